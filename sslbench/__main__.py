@@ -1,0 +1,7 @@
+"""`python -m sslbench`."""
+
+import sys
+
+from sslbench.cli import main
+
+sys.exit(main())
