@@ -11,7 +11,9 @@ from sslbench.errors import AudioError
 SAMPLE_RATE_HZ = 16_000
 
 
-def load_audio(path: Path | str, sample_rate_hz: int = SAMPLE_RATE_HZ, resample: bool = False) -> torch.Tensor:
+def load_audio(
+    path: Path | str, sample_rate_hz: int = SAMPLE_RATE_HZ, resample: bool = False
+) -> torch.Tensor:
     """Read one file as a mono waveform.
 
     Args:

@@ -43,7 +43,9 @@ class UpstreamCheckpoint:
             save_file({name: t.detach().cpu().contiguous() for name, t in self.state.items()}, temporary)
         self.weights_sha256 = sha256_file(folder / WEIGHTS)
         write_yaml(folder / CONFIG, {"family": self.family, "model": self.config})
-        write_yaml(folder / CARD, {"weights": self.weights, "weights_sha256": self.weights_sha256, **self.card})
+        write_yaml(
+            folder / CARD, {"weights": self.weights, "weights_sha256": self.weights_sha256, **self.card}
+        )
 
     @classmethod
     def load(cls, folder: Path | str) -> UpstreamCheckpoint:
@@ -68,7 +70,9 @@ class UpstreamCheckpoint:
         settings, card = read_yaml(folder / CONFIG), read_yaml(folder / CARD)
         digest = sha256_file(folder / WEIGHTS)
         if digest != card.get("weights_sha256"):
-            raise CorruptFileError(f"{folder / WEIGHTS}: does not match its sha256 in {CARD}; export it again")
+            raise CorruptFileError(
+                f"{folder / WEIGHTS}: does not match its sha256 in {CARD}; export it again"
+            )
         try:
             state = load_file(folder / WEIGHTS)
         except SafetensorError as error:

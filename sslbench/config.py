@@ -61,9 +61,15 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str, epilog
     import argparse
 
     parser = _parser(
-        cls, prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        cls,
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", action="config", help="YAML file with the settings that differ from the defaults")
+    parser.add_argument(
+        "--config", action="config", help="YAML file with the settings that differ from the defaults"
+    )
     try:
         parsed = parser.parse_args(list(argv))
         return _instantiate(parser, parsed, cls)

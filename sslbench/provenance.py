@@ -64,7 +64,9 @@ def _git_state() -> tuple[str, bool]:
 
     def git(*words: str) -> str:
         here = Path(__file__).resolve().parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         # an installed copy inside somebody else's repository is not ours to describe

@@ -49,7 +49,9 @@ class Registry:
         """Register an entry. Raises `SslbenchError` when its name is taken by another target."""
         taken = self._entries.get(entry.name)
         if taken is not None and taken != entry:
-            raise SslbenchError(f"{self.kind} {entry.name!r} is registered twice: {taken.target} and {entry.target}")
+            raise SslbenchError(
+                f"{self.kind} {entry.name!r} is registered twice: {taken.target} and {entry.target}"
+            )
         self._entries[entry.name] = entry
 
     def __contains__(self, name: object) -> bool:
@@ -100,6 +102,8 @@ def tasks() -> Registry:
 def corpora() -> Registry:
     """Every corpus of `sslbench/corpora/`: a module or package with `prepare`."""
     folder = Path(__file__).parent / "corpora"
-    names = sorted({p.stem for p in folder.glob("[!_]*") if p.suffix == ".py" or (p / "__init__.py").is_file()})
+    names = sorted(
+        {p.stem for p in folder.glob("[!_]*") if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    )
     entries = [Entry(n, f"sslbench.corpora.{n}:prepare", n, "sslbench") for n in names]
     return Registry("corpus", entries + _plugins("corpora"))

@@ -11,7 +11,9 @@ from torch import nn
 from sslbench import registry
 
 
-def load_upstream(name: str, ckpt: Path | str | None = None, frozen: bool = True, **options: Any) -> nn.Module:
+def load_upstream(
+    name: str, ckpt: Path | str | None = None, frozen: bool = True, **options: Any
+) -> nn.Module:
     """Build an upstream.
 
     Args:

@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise SslbenchError(f"no verb {verb!r}; {did_you_mean(verb, VERBS)}")
-        module = importlib.import_module(f"sslbench.cli.{verb}_" if verb == "list" else f"sslbench.cli.{verb}")
+        module = importlib.import_module(
+            f"sslbench.cli.{verb}_" if verb == "list" else f"sslbench.cli.{verb}"
+        )
         status: int | None = module.main(words[1:])
         return status or 0
     except SslbenchError as error:

@@ -1,0 +1,77 @@
+"""`sslbench list`: what there is to name on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sslbench import registry
+
+EXAMPLES = """examples:
+  sslbench list upstreams
+  sslbench list upstreams --s3prl          # with every name that s3prl knows (slow to import)
+  sslbench list tasks --json
+"""
+
+
+def main(argv: list[str]) -> None:
+    """List names of one kind, as a table or JSON."""
+    parser = argparse.ArgumentParser(
+        prog="sslbench list",
+        description="What there is to name on the command line.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=("upstreams", "tasks", "corpora", "recipes"))
+    parser.add_argument("--s3prl", action="store_true", help="add the upstreams that s3prl itself brings")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args(argv)
+    rows = _recipes() if args.kind == "recipes" else _registered(args.kind)
+    if args.s3prl and args.kind == "upstreams":
+        rows += _s3prl()
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        _print_table(rows)
+    else:
+        print(f"no {args.kind} here (recipes come with a checkout of the repository, not with the wheel)")
+
+
+def _registered(kind: str) -> list[dict[str, Any]]:
+    entries = {"upstreams": registry.upstreams, "tasks": registry.tasks, "corpora": registry.corpora}[kind]()
+    if kind != "upstreams":
+        return [{"name": entry.name, "source": entry.source} for entry in entries]
+    # without a checkpoint every name of ours builds random weights, so none is needed
+    return [{"name": e.name, "family": e.family, "source": e.source, "needs_ckpt": False} for e in entries]
+
+
+def _s3prl() -> list[dict[str, Any]]:
+    from sslbench.integrations.s3prl.hub import s3prl_names
+
+    ours = {entry.name for entry in registry.upstreams()}
+    local = ("_local", "_url", "_gdriveid", "_custom")
+    return [
+        {"name": name, "family": name.split("_")[0], "source": "s3prl", "needs_ckpt": name.endswith(local)}
+        for name in s3prl_names()
+        if name not in ours
+    ]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    egs = Path(__file__).resolve().parents[2] / "egs"
+    scripts = sorted(egs.glob("*/*/run.sh"))
+    return [{"name": str(s.parent.relative_to(egs)), "run": str(s.relative_to(egs.parent))} for s in scripts]
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for key in rows[0]:
+        table.add_column(key)
+    for row in rows:
+        table.add_row(*(("yes" if v else "no") if isinstance(v, bool) else str(v) for v in row.values()))
+    Console().print(table)
