@@ -1,0 +1,197 @@
+"""Waveform front end shared by the model families: the wav2vec 2.0 CNN, made padding-safe.
+
+Source: wav2vec 2.0 (arXiv 2006.11477) §2 and HuBERT (arXiv 2106.07447) §4.2; state-dict keys as fairseq's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sslbench.errors import SslbenchError
+
+WAV2VEC2_LAYERS: list[tuple[int, int, int]] = [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2
+"""(channels, kernel, stride) of the published CNN: 320 samples per frame, 400 samples of context."""
+
+
+class WaveformCNN(nn.Module):
+    """Strided convolutions from samples to frames; a clip's valid frames do not depend on its padding.
+
+    Args:
+        layers: (channels, kernel, stride) of every convolution.
+        norm: "group" (one channel-wise GroupNorm after the first convolution) or "layer" (LayerNorm
+            over channels after every convolution).
+        bias: whether convolutions have a bias.
+        leak_padding: take GroupNorm statistics over the padding too, as the published code does
+            (only for comparisons with it).
+
+    Raises:
+        SslbenchError: unknown norm or no layers.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[tuple[int, int, int]] = WAV2VEC2_LAYERS,
+        norm: str = "group",
+        bias: bool = False,
+        leak_padding: bool = False,
+    ) -> None:
+        super().__init__()
+        if norm not in ("group", "layer") or not layers:
+            raise SslbenchError(f"WaveformCNN: needs layers and norm 'group' or 'layer', got {norm!r}")
+        self.norm = norm
+        self.leak_padding = leak_padding
+        self.geometry = [(kernel, stride) for _, kernel, stride in layers]
+        self.channels = layers[-1][0]
+        self.window = min_samples(self.geometry)
+        # Indices 0 and 2 (and 2.1) are where fairseq's Sequential puts convolution and norm.
+        blocks, previous = [], 1
+        for index, (channels, kernel, stride) in enumerate(layers):
+            conv = nn.Conv1d(previous, channels, kernel, stride, bias=bias)
+            nn.init.kaiming_normal_(conv.weight)
+            block: dict[str, nn.Module] = {"0": conv}
+            if norm == "layer":
+                block["2"] = nn.ModuleDict({"1": nn.LayerNorm(channels)})
+            elif index == 0:
+                block["2"] = nn.GroupNorm(channels, channels)
+            blocks.append(nn.ModuleDict(block))
+            previous = channels
+        self.conv_layers = nn.ModuleList(blocks)
+
+    def frame_lens(self, audio_lens: torch.Tensor) -> torch.Tensor:
+        """Frames whose whole window lies in the clip, (B,) int64; at least one."""
+        lens = audio_lens.clamp_min(self.window)
+        for kernel, stride in self.geometry:
+            lens = (lens - kernel) // stride + 1
+        return lens
+
+    def forward(self, audio: torch.Tensor, audio_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frames of padded clips.
+
+        Args:
+            audio: (B, T) float, zero beyond each length; clips below one window are zero-padded to it.
+            audio_lens: (B,) int64 samples.
+
+        Returns:
+            Features (B, F, C), arbitrary beyond each clip's frames, and frame lengths (B,) >= 1.
+        """
+        if audio.shape[1] < self.window:
+            audio = F.pad(audio, (0, self.window - audio.shape[1]))
+        lens = audio_lens.clamp_min(self.window)
+        x = audio[:, None]  # (B, 1, T)
+        for layer, (kernel, stride) in zip(self.conv_layers, self.geometry, strict=True):
+            block = cast(nn.ModuleDict, layer)
+            x = block["0"](x)  # (B, C, T')
+            lens = (lens - kernel) // stride + 1
+            if "2" in block:
+                x = self._normalise(x, block["2"], lens)
+            x = F.gelu(x)
+        return x.transpose(1, 2), lens
+
+    def _normalise(self, x: torch.Tensor, norm: nn.Module, lens: torch.Tensor) -> torch.Tensor:
+        if isinstance(norm, nn.ModuleDict):
+            y: torch.Tensor = norm["1"](x.transpose(1, 2)).transpose(1, 2)
+            return y
+        norm = cast(nn.GroupNorm, norm)
+        if self.leak_padding or bool((lens == x.shape[2]).all()):
+            return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return masked_channel_norm(x, lens, norm.weight, norm.bias, norm.eps)
+
+
+def min_samples(geometry: Sequence[tuple[int, int]]) -> int:
+    """Shortest input that gives one frame, for (kernel, stride) layers."""
+    samples = 1
+    for kernel, stride in reversed(geometry):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def masked_channel_norm(
+    x: torch.Tensor, lens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-5
+) -> torch.Tensor:
+    """Channel-wise GroupNorm (one group per channel) with statistics over the first `lens` steps only.
+
+    Args:
+        x: (B, C, T).
+        lens: (B,) int64, at least 1.
+        weight: (C,) scale.
+        bias: (C,) shift.
+        eps: added to the variance.
+    """
+    dtype, total = x.dtype, x.shape[2]
+    x = x.float().masked_fill(~length_mask(lens, total)[:, None], 0.0)
+    # Two fused reductions over zero-filled rows, then rescaled from T to len steps:
+    # sum (x - mean)^2 over the valid steps = T var0 - T mean0^2 (T / len - 1).
+    var0, mean0 = torch.var_mean(x, dim=2, keepdim=True, correction=0)
+    ratio = (total / lens.to(x.dtype))[:, None, None]
+    mean = mean0 * ratio
+    var = ((var0 - mean0.square() * (ratio - 1)) * ratio).clamp_min(0.0)
+    scale = weight[:, None] * torch.rsqrt(var + eps)  # (B, C, 1)
+    return torch.addcmul(bias[:, None] - mean * scale, x, scale).to(dtype)
+
+
+def length_mask(lens: torch.Tensor, total: int) -> torch.Tensor:
+    """(B, total) bool, True on the first `lens` positions of each row."""
+    return torch.arange(total, device=lens.device) < lens[:, None]
+
+
+def normalise_waveform(audio: torch.Tensor, audio_lens: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
+    """Each clip to mean 0 and variance 1 over its own samples; zero beyond. (B, T) -> (B, T)."""
+    one = torch.ones(1, device=audio.device)
+    lens = audio_lens.clamp_max(audio.shape[1])
+    y = masked_channel_norm(audio[:, None], lens, one, torch.zeros_like(one), eps)[:, 0]
+    return y.masked_fill(~length_mask(lens, audio.shape[1]), 0.0)
+
+
+def expand_to_contract(
+    states: torch.Tensor,
+    frame_lens: torch.Tensor,
+    audio_lens: torch.Tensor,
+    stride: int = 320,
+    max_samples: int | None = None,
+) -> torch.Tensor:
+    """Bring convolution frames to exactly ceil(len / stride) frames per clip.
+
+    A convolution without padding gives one frame less than that for most lengths; each clip's last
+    valid frame is repeated, and everything beyond is zero, so the result does not depend on padding.
+
+    Args:
+        states: (B, F, D).
+        frame_lens: (B,) valid frames, at least 1.
+        audio_lens: (B,) samples.
+        stride: samples per frame.
+        max_samples: padded length of the batch; None means the longest clip.
+
+    Returns:
+        (B, ceil(max_samples / stride), D).
+    """
+    longest = int(audio_lens.max()) if max_samples is None else max_samples
+    total = -(-longest // stride)
+    position = torch.arange(total, device=states.device)
+    source = torch.minimum(position[None], (frame_lens - 1)[:, None])  # (B, total)
+    wanted = length_mask((audio_lens + stride - 1) // stride, total)
+    rows = torch.arange(states.shape[0], device=states.device)[:, None]
+    return states[rows, source].masked_fill(~wanted[..., None], 0.0)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: torch.Tensor, factor: float) -> torch.Tensor:
+        ctx.factor = factor  # type: ignore[attr-defined]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grads[0] * ctx.factor, None  # type: ignore[attr-defined]
+
+
+def scale_gradient(x: torch.Tensor, factor: float) -> torch.Tensor:
+    """Identity whose gradient is multiplied by `factor` (`feature_grad_mult` of the published recipes)."""
+    if factor == 1.0:
+        return x
+    y: torch.Tensor = _ScaleGradient.apply(x, factor) if factor > 0 else x.detach()
+    return y
