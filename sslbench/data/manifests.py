@@ -1,0 +1,217 @@
+"""Manifests: one lhotse CutSet per split, a `corpus.json` that describes them, and the cuts left out.
+
+A corpus is a folder: `<split>.jsonl.gz`, `corpus.json`, `skipped.jsonl`. `corpus.json` is written last,
+so its presence says that the folder is complete.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sslbench import io
+from sslbench.errors import CorruptFileError, SslbenchError, did_you_mean
+from sslbench.report.schema import Data
+
+if TYPE_CHECKING:
+    from lhotse import CutSet, MonoCut
+
+SUFFIX = ".jsonl.gz"
+CORPUS_FILE = "corpus.json"
+SKIPPED_FILE = "skipped.jsonl"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a manifest holds: the result row's data entry, a checksum of content, the number of cuts."""
+
+    data: Data
+    sha256: str
+    cuts: int
+
+
+def split_name(path: Path | str) -> str:
+    """The split of a manifest file: its name without `.jsonl.gz` or `.jsonl`."""
+    return Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
+
+
+def splits(folder: Path | str) -> list[str]:
+    """The split names in a corpus folder, sorted."""
+    return sorted(split_name(path) for path in Path(folder).glob("*" + SUFFIX))
+
+
+def open_manifest(path: Path | str) -> CutSet:
+    """Open a manifest lazily: cuts are read as they are iterated.
+
+    Args:
+        path: a `.jsonl.gz` (or `.jsonl`) file of lhotse cuts.
+
+    Raises:
+        SslbenchError: missing, or without a single cut.
+        CorruptFileError: not a manifest of cuts.
+    """
+    from lhotse import CutSet
+
+    path = Path(path)
+    _check_exists(path)
+    try:
+        with _open_text(path) as stream:
+            first = stream.readline()
+        if not first.strip():
+            raise SslbenchError(f"{path}: holds no cuts; prepare the corpus again")
+        kind = json.loads(first).get("type")
+    except (OSError, EOFError, zlib.error, ValueError, AttributeError) as error:
+        raise CorruptFileError(f"{path}: is not a manifest ({error}); prepare the corpus again") from None
+    if kind is None or not str(kind).endswith("Cut"):
+        raise CorruptFileError(f"{path}: holds {kind or 'rows'}, not cuts; 'lhotse cut simple' makes cuts")
+    return CutSet.from_jsonl_lazy(path)
+
+
+def _open_text(path: Path) -> Any:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
+def _check_exists(path: Path) -> None:
+    if path.is_dir():
+        raise SslbenchError(
+            f"{path}: is a folder; name one of its splits: {', '.join(splits(path)) or 'none'}"
+        )
+    if not path.is_file():
+        known = splits(path.parent) if path.parent.is_dir() else []
+        hint = did_you_mean(split_name(path), known) if known else "run 'sslbench data prepare' first"
+        raise SslbenchError(f"{path}: no such manifest; {hint}")
+
+
+def read_rows(path: Path | str) -> Iterable[dict[str, Any]]:
+    """The cuts of a manifest as dicts, without building lhotse objects.
+
+    Raises:
+        SslbenchError: missing.
+        CorruptFileError: torn or not JSON lines.
+    """
+    path = Path(path)
+    _check_exists(path)
+    try:
+        with _open_text(path) as stream:
+            for line in stream:
+                yield json.loads(line)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise CorruptFileError(f"{path}: is damaged ({error}); prepare the corpus again") from None
+
+
+def describe(path: Path | str) -> Described:
+    """Summarize a manifest by reading it once.
+
+    The checksum covers ids, times, labels and (where known) the checksums of the samples; it does not
+    cover where the audio lies or the order of cuts, so the same data has the same checksum everywhere.
+
+    Raises:
+        SslbenchError: missing or empty.
+        CorruptFileError: damaged.
+    """
+    path = Path(path)
+    digests, seconds, first = [], 0.0, None
+    for row in read_rows(path):
+        first = first or row
+        digests.append(_content_digest(row))
+        seconds += row["duration"]
+    if first is None:
+        raise SslbenchError(f"{path}: holds no cuts; prepare the corpus again")
+    corpus, synthetic = _origin(path.parent, first)
+    data = Data(corpus=corpus, split=split_name(path), synthetic=synthetic, hours=round(seconds / 3600, 6))
+    sha256 = hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+    return Described(data, sha256, len(digests))
+
+
+def _content_digest(row: dict[str, Any]) -> str:
+    recording = row.get("recording") or {}
+    content = {key: value for key, value in row.items() if key not in ("recording", "features")}
+    content["samples"] = [recording.get("sampling_rate"), recording.get("num_samples")]
+    return io.sha256_json(content)
+
+
+def _origin(folder: Path, row: dict[str, Any]) -> tuple[str, bool]:
+    """Corpus name and whether it is synthetic: from `corpus.json`, else from a cut (derived manifests)."""
+    if (folder / CORPUS_FILE).is_file():
+        facts = io.read_json(folder / CORPUS_FILE)
+        return str(facts["corpus"]), bool(facts["synthetic"])
+    custom = row.get("custom") or {}
+    return str(custom.get("corpus", folder.resolve().name)), bool(custom.get("synthetic", False))
+
+
+def write_manifest(cuts: Iterable[MonoCut], path: Path | str) -> int:
+    """Write cuts as `.jsonl.gz`, atomically and with the same bytes for the same cuts.
+
+    Returns:
+        The number of cuts written.
+    """
+    count = 0
+    # neither a time stamp nor a file name in the gzip header: equal cuts give equal files
+    with (
+        io.atomic_path(path) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=5) as stream,
+    ):
+        for cut in cuts:
+            stream.write((json.dumps(cut.to_dict(), ensure_ascii=False) + "\n").encode())
+            count += 1
+    return count
+
+
+def write_corpus(
+    folder: Path | str,
+    corpus: str,
+    split_cuts: Mapping[str, list[MonoCut]],
+    *,
+    synthetic: bool,
+    skipped: list[dict[str, Any]] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write a corpus folder; `corpus.json` comes last.
+
+    Args:
+        folder: where the manifests go; files of the same names are replaced.
+        corpus: the corpus name that results will carry.
+        split_cuts: the cuts of every split; an empty split is left out.
+        synthetic: whether a machine spoke.
+        skipped: `{"id", "reason"}` of every recording left out.
+        facts: more entries for `corpus.json` (preset, seed, engine, …).
+
+    Returns:
+        The content of `corpus.json`.
+    """
+    folder = Path(folder)
+    (folder / CORPUS_FILE).unlink(missing_ok=True)
+    skipped = skipped or []
+    entries: dict[str, Any] = {}
+    for split, cuts in split_cuts.items():
+        if not cuts:
+            continue
+        for cut in cuts:
+            cut.custom = {**(cut.custom or {}), "corpus": corpus, "synthetic": synthetic}
+        path = folder / (split + SUFFIX)
+        write_manifest(cuts, path)
+        about = describe(path)
+        entries[split] = {"cuts": about.cuts, "hours": about.data.hours, "sha256": about.sha256}
+    io.write_jsonl(folder / SKIPPED_FILE, skipped)
+    content = {"corpus": corpus, "synthetic": synthetic, "splits": entries, "skipped": len(skipped)}
+    content.update(facts or {})
+    io.write_json(folder / CORPUS_FILE, content)
+    return content
+
+
+def read_corpus(folder: Path | str) -> dict[str, Any]:
+    """The `corpus.json` of a prepared folder. Raises `SslbenchError` when it is missing."""
+    path = Path(folder) / CORPUS_FILE
+    if not path.is_file():
+        raise SslbenchError(
+            f"{folder}: is not a prepared corpus (no {CORPUS_FILE}); run 'sslbench data prepare'"
+        )
+    content: dict[str, Any] = io.read_json(path)
+    return content
