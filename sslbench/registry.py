@@ -1,13 +1,14 @@
 """Names to things, lazily: upstream families, tasks, corpora, and what other packages plug in.
 
 A folder under `upstream/` is a family; each `configs/NAME.yaml` in it is an upstream NAME, and the
-family's own name is the family with a checkpoint's configuration (or its default preset). Nothing is
-imported until an entry is used.
+family's own name, where its hubconf defines it, is the family with a checkpoint's configuration (or its
+default preset). Nothing is imported until an entry is used.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -73,6 +74,19 @@ def _room(name: str) -> list[Path]:
     return sorted(folder for folder in folders if (folder / "__init__.py").is_file())
 
 
+def _defines(hubconf: Path, name: str) -> bool:
+    """Whether a hubconf assigns or defines a name; read as text, since importing it would import torch.
+
+    A family leaves its own name out where s3prl already means something else by it ("hubert").
+    """
+    if not hubconf.is_file():
+        return False
+    return (
+        re.search(rf"^(?:def )?{re.escape(name)}\b\s*[=:(]", hubconf.read_text(encoding="utf-8"), re.M)
+        is not None
+    )
+
+
 def _plugins(group: str) -> list[Entry]:
     points = entry_points(group=f"sslbench.{group}")
     return [Entry(point.name, point.value, family=point.name, source="plugin") for point in points]
@@ -88,7 +102,8 @@ def upstreams() -> Registry:
         target = f"sslbench.upstream.{folder.name}.hubconf"
         presets = sorted((folder / "configs").glob("*.yaml"))
         entries += [Entry(p.stem, f"{target}:{p.stem}", folder.name, "sslbench", p) for p in presets]
-        entries.append(Entry(folder.name, f"{target}:{folder.name}", folder.name, "sslbench"))
+        if _defines(folder / "hubconf.py", folder.name):
+            entries.append(Entry(folder.name, f"{target}:{folder.name}", folder.name, "sslbench"))
     return Registry("upstream", entries + _plugins("upstreams"))
 
 
