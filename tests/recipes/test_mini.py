@@ -1,0 +1,71 @@
+"""The mini recipe at its smallest: every stage runs, and a second run skips every step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+
+SMALL = [
+    *("--corpus_opts", "--preset tiny --jobs 2", "--clusters", "30", "--label_set", "train-10min"),
+    *("--pretrain_opts", "--max_steps 6", "--asr_opts", "--max_steps 6", "--espnet_opts", ""),
+    *("--superb_opts", "--lrs 1e-2"),
+]
+STAGES = ["data", "units", "pretrain", "export", "profile", "asr", "superb", "report"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the recipes, so that the checkout stays clean."""
+    root = tmp_path_factory.mktemp("recipe")
+    for name in ("TEMPLATE", "mini"):
+        ignore = shutil.ignore_patterns("data", "exp", "results", "report")
+        shutil.copytree(REPO / "egs" / name, root / "egs" / name, ignore=ignore)
+    return root / "egs" / "mini" / "ssl1"
+
+
+def run(recipe: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["./run.sh", *SMALL, *words], cwd=recipe, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.recipe
+def test_every_stage_runs_and_then_skips(recipe: Path) -> None:
+    first = run(recipe)
+    for number, name in enumerate(STAGES, 1):
+        assert f"stage {number} {name}" in first
+    systems = {"zipformer", "zipformer_random", "hubert_k2ssl", "hubert_k2ssl_random", "fbank"}
+    assert {path.name for path in (recipe / "results").iterdir()} == systems
+    for system in systems:
+        rows = {path.stem for path in (recipe / "results" / system).glob("*.json")}
+        assert rows >= {"profile", "asr", "pr", "sid"}, system
+    page = (recipe / "report" / "index.html").read_text()
+    assert all(system in page for system in systems)
+    assert (recipe / "RESULTS.md").is_file()
+
+    again = run(recipe, "--stop_stage", "7")
+    assert "$ sslbench" not in again  # nothing is run twice
+    assert again.count("skip:") == first.count("$ sslbench") - 1  # all but the report
+
+
+@pytest.mark.recipe
+def test_late_stages_run_alone_for_one_upstream(recipe: Path) -> None:
+    (recipe / "results" / "zipformer" / "sid.json").unlink()
+    out = run(recipe, "--stage", "5", "--stop_stage", "8", "--upstream", "zipformer")
+    assert out.count("$ sslbench superb") == 1
+    row = json.loads((recipe / "results" / "zipformer" / "sid.json").read_text())
+    assert row["weights"] == "trained"
+
+
+def test_wrong_options_are_named(recipe: Path) -> None:
+    for words in (["--stag", "3"], ["--stage"], ["profile"]):
+        done = subprocess.run(["./run.sh", *words], cwd=recipe, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert words[0] in done.stderr
