@@ -1,0 +1,114 @@
+"""sslbench units: fit k-means, label manifests, judge the labels."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  sslbench units fit --manifest data/train.jsonl.gz --feature mfcc --clusters 100 --out exp/units1
+  sslbench units fit --manifest data/train.jsonl.gz --feature hubert_k2ssl:6 --ckpt exp/hubert \\
+      --clusters 500 --limit_hours 100 --out exp/units2
+  sslbench units apply --units exp/units1 --manifest data/train.jsonl.gz --out exp/units1/train.jsonl.gz
+  sslbench units report --manifest exp/units1/dev-clean.jsonl.gz --units exp/units1 --out exp/report.json
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run `units fit`, `apply` or `report`."""
+    args = _parser().parse_args(argv)
+    actions = {"fit": _fit, "apply": _apply, "report": _report}
+    actions[args.action](args)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sslbench units",
+        description="k-means units: streaming fit, labels on cuts, purity and PNMI.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    shape: dict[str, Any] = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+    fit = actions.add_parser("fit", help="fit units on a manifest", **shape)
+    fit.add_argument("--manifest", type=Path, required=True, help="cuts to learn from")
+    fit.add_argument("--feature", required=True, metavar="mfcc|UPSTREAM:LAYER", help="what is clustered")
+    fit.add_argument("--ckpt", type=Path, help="checkpoint folder of the upstream")
+    fit.add_argument("--clusters", type=int, required=True, metavar="K", help="number of units")
+    fit.add_argument("--out", type=Path, required=True, help="folder for units.safetensors and units.yaml")
+    fit.add_argument("--limit_hours", type=float, help="learn from a random part of this size")
+    fit.add_argument("--seed", type=int, default=0, help="equal seeds give equal labels, byte for byte")
+    fit.add_argument(
+        "--normalize", choices=["utterance", "global", "none"], default="",
+        help="mean and variance of the features (default: utterance for mfcc, none for an upstream)",
+    )  # fmt: skip
+    fit.add_argument("--device", default="cpu", help="where the upstream runs (cpu, cuda)")
+
+    apply = actions.add_parser("apply", help="label a manifest", **shape)
+    apply.add_argument("--units", type=Path, required=True, help="folder of 'units fit'")
+    apply.add_argument("--manifest", type=Path, required=True, help="cuts to label")
+    apply.add_argument("--ckpt", type=Path, help="checkpoint folder of the upstream, as in 'units fit'")
+    apply.add_argument("--out", type=Path, required=True, help="labelled manifest (.jsonl.gz)")
+    apply.add_argument("--device", default="cpu", help="where the upstream runs (cpu, cuda)")
+
+    report = actions.add_parser("report", help="purity, PNMI and the units' distribution", **shape)
+    report.add_argument(
+        "--manifest", type=Path, required=True, help="labelled cuts, best with phone alignments"
+    )
+    report.add_argument("--units", type=Path, help="folder of 'units fit', to count empty clusters exactly")
+    report.add_argument("--out", type=Path, help="also write the figures as JSON")
+    return parser
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from sslbench.data.units import FitSettings, fit_units, open_features
+
+    settings = FitSettings(args.clusters, args.seed, args.limit_hours, args.normalize)
+    model = fit_units(args.manifest, open_features(args.feature, args.ckpt, args.device), args.out, settings)
+    facts = model.facts
+    print(
+        f"{args.out}: {model.clusters} units of {facts['feature']} from {facts['hours']:.2f} h, "
+        f"inertia {facts['inertia_per_frame']:.4g} per frame, {facts['skipped']} clips skipped, "
+        f"{facts['fit_wall_s']:.1f} s"
+    )
+
+
+def _apply(args: argparse.Namespace) -> None:
+    from sslbench.data.units import label_manifest
+
+    counts = label_manifest(args.units, args.manifest, args.out, args.ckpt, args.device)
+    print(f"{args.out}: {counts['cuts']} cuts, {counts['frames']} labels, {counts['skipped']} skipped")
+
+
+def _report(args: argparse.Namespace) -> None:
+    from sslbench.data.units import UnitModel
+    from sslbench.data.units.quality import measure_manifest
+    from sslbench.io import write_json
+
+    clusters = UnitModel.load(args.units).clusters if args.units else None
+    figures = measure_manifest(args.manifest, clusters)
+    print(_table(figures))
+    if args.out:
+        write_json(args.out, figures)
+        print(f"wrote {args.out}")
+
+
+def _table(figures: dict[str, Any]) -> str:
+    flat = {key: value for key, value in figures.items() if key not in ("histogram", "phones")}
+    phones = figures["phones"] or {}
+    rows = list(flat.items()) + [
+        (f"aligned {k}" if k in ("cuts", "frames") else k, v) for k, v in phones.items()
+    ]
+    if not phones:
+        rows.append(("phone purity, PNMI", "no phone alignments in this manifest"))
+    top = sorted(enumerate(figures["histogram"]), key=lambda item: -item[1])[:5]
+    rows.append(
+        ("most frequent", ", ".join(f"{unit} ({count / figures['frames']:.1%})" for unit, count in top))
+    )
+    return "\n".join(
+        f"  {key:24} {value:.4f}" if isinstance(value, float) else f"  {key:24} {value}"
+        for key, value in rows
+    )
