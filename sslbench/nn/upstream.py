@@ -65,6 +65,17 @@ class SSLModel(nn.Module):
     def set_batch_count(self, batch_count: float) -> None:
         """Tell modules with training schedules how far training is, in duration-adjusted batches."""
 
+    def training_state(self) -> dict[str, torch.Tensor]:
+        """What a resumed run needs beside weights and global generators: the state of `mask_generator`,
+        where the model has one, and whatever a family adds."""
+        generator = getattr(self, "mask_generator", None)
+        return {} if generator is None else {"mask_generator": generator.get_state()}
+
+    def load_training_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore `training_state`."""
+        if "mask_generator" in state:
+            self.mask_generator.set_state(state["mask_generator"])
+
     def hidden_states(self, audio: torch.Tensor, audio_lens: torch.Tensor) -> list[torch.Tensor]:
         """Every layer's frames of padded clips, unmasked.
 
