@@ -1,0 +1,128 @@
+"""Settings of an ASR fine-tuning run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sslbench.errors import SslbenchError
+
+
+@dataclass
+class FinetuneConfig:
+    """A CTC recognizer on an upstream.
+
+    The defaults fit minutes of labels on a CPU; `downstream/asr/config.yaml` holds SUPERB's protocol.
+    """
+
+    upstream: str = "fbank"
+    """A name of `sslbench list upstreams`, or any name that s3prl knows."""
+    ckpt: str | None = None
+    """Checkpoint folder of the upstream; without one, its weights are random."""
+    train_manifest: str = ""
+    """Manifest with the labelled training cuts."""
+    dev_manifest: str = ""
+    """Manifest that selects the best step (and learning rate)."""
+    exp_dir: str = "exp/asr"
+    """Folder of the run: config, vocabulary, log, checkpoints."""
+    seed: int = 0
+    """Of the head's weights, dropout, masking and data order."""
+
+    tune: Literal["frozen", "full"] = "frozen"
+    """`frozen`: features are computed once and cached; `full`: the upstream learns too."""
+    head: Literal["blstm", "linear"] = "blstm"
+    """What follows the weighted sum and the projection."""
+    head_stride: int = 320
+    """Samples per frame of the head: finer upstreams have frames stacked up to it."""
+    layer_norm: bool = True
+    """Normalise every layer's features before the weighted sum (s3prl's `normalize` option)."""
+    projection_dim: int = 256
+    """Width between the weighted sum and the head; the linear head uses none when 0."""
+    blstm_layers: int = 2
+    """Layers of the recurrent head."""
+    blstm_dim: int = 256
+    """Cells per direction."""
+    dropout: float = 0.2
+    """After the projection and between recurrent layers."""
+
+    lr: float = 2e-3
+    """Peak learning rate of the head and the layer weights."""
+    lr_grid: list[float] = field(default_factory=list)
+    """Several rates to try instead, each in its own subfolder; the best dev WER wins."""
+    upstream_lr: float = 1e-4
+    """Peak learning rate of the upstream with `tune: full`."""
+    upstream_freeze_steps: int = 0
+    """With `tune: full`, the upstream learns only from this step on."""
+    weight_decay: float = 1e-2
+    """AdamW's, on matrices only."""
+    steps: int = 600
+    """Optimizer steps."""
+    warmup_share: float = 0.1
+    """Share of the steps in which the rate rises linearly; it falls along a cosine afterwards."""
+    clip_norm: float = 5.0
+    """Largest gradient norm."""
+    max_duration_s: float = 60.0
+    """Audio per batch, padding included."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the forward pass under autocast; CTC itself stays in fp32."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU when there is one."""
+
+    time_masks: int = 2
+    """SpecAugment on features: spans of frames set to zero; 0 for none."""
+    time_mask_ms: float = 400.0
+    """Longest such span; all spans together never cover more than a fifth of a clip."""
+    feature_masks: int = 0
+    """Bands of feature channels set to zero (sensible for filterbanks)."""
+    feature_mask_share: float = 0.1
+    """Widest such band, as a share of the channels."""
+
+    eval_every_steps: int = 100
+    """Dev WER, and a checkpoint, every so many steps and at the end."""
+    log_every_steps: int = 10
+    """A line in `log.jsonl` every so many steps."""
+    keep_checkpoints: int = 1
+    """Newest checkpoints kept, beside the best one."""
+    max_skipped_share: float = 0.05
+    """Unreadable or too short clips above this share end the run."""
+    cache_limit_gib: float = 20.0
+    """Frozen features larger than this are computed anew each epoch instead of kept on disk."""
+    num_workers: int = 0
+    """Audio reading processes."""
+
+    def check(self) -> None:
+        """Raise `SslbenchError` for settings that cannot work."""
+        problems = [
+            f"{name} is missing" for name in ("train_manifest", "dev_manifest") if not getattr(self, name)
+        ]
+        if (
+            self.steps < 1
+            or self.eval_every_steps < 1
+            or self.log_every_steps < 1
+            or self.keep_checkpoints < 1
+        ):
+            problems.append(
+                "steps, eval_every_steps, log_every_steps and keep_checkpoints must be at least 1"
+            )
+        if self.head == "blstm" and self.projection_dim < 1:
+            problems.append("the blstm head needs projection_dim of at least 1")
+        if not 0 <= self.warmup_share < 1:
+            problems.append("warmup_share must be in [0, 1)")
+        if problems:
+            raise SslbenchError("finetune: " + "; ".join(problems))
+
+
+# What may differ between a run and its continuation without changing the numbers.
+RESUME_MAY_CHANGE = (
+    "exp_dir",
+    "device",
+    "num_workers",
+    "keep_checkpoints",
+    "log_every_steps",
+    "cache_limit_gib",
+)
+
+
+def identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that must be equal for a run to be continued."""
+    return {key: value for key, value in settings.items() if key not in RESUME_MAY_CHANGE}

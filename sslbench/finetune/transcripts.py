@@ -1,0 +1,93 @@
+"""Transcripts on disk, in any of the forms people have: manifest, JSON lines, Kaldi text, trn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslbench.errors import SslbenchError
+from sslbench.io import read_jsonl
+
+_TRN = re.compile(r"^(.*)\((\S+)\)$")
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said, or recognised, in one utterance."""
+
+    id: str
+    text: str
+    speaker: str | None = None
+
+
+def read_transcripts(path: Path | str) -> dict[str, Transcript]:
+    """Read a file of transcripts, keyed by utterance id, in the file's order.
+
+    The name decides the form: `.trn` holds `words (id)` lines, `.jsonl` rows with `id` and `text`,
+    `.jsonl.gz` a lhotse manifest (so does a `.jsonl` whose rows have supervisions),
+    all else Kaldi's `id words`.
+
+    Raises:
+        SslbenchError: missing or empty file, a line that does not parse, or an id that comes twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SslbenchError(f"{path}: no such file; expected a manifest, .jsonl, .trn or Kaldi text file")
+    found: dict[str, Transcript] = {}
+    for transcript in _read(path):
+        if transcript.id in found:
+            raise SslbenchError(f"{path}: utterance {transcript.id!r} comes twice")
+        found[transcript.id] = transcript
+    if not found:
+        raise SslbenchError(f"{path}: holds no transcripts")
+    return found
+
+
+def _read(path: Path) -> Iterator[Transcript]:
+    if path.name.endswith(".jsonl.gz") or (path.suffix == ".jsonl" and _is_manifest(path)):
+        return _from_manifest(path)
+    if path.suffix == ".jsonl":
+        return _from_jsonl(path)
+    return _from_trn(path) if path.suffix == ".trn" else _from_kaldi(path)
+
+
+def _is_manifest(path: Path) -> bool:
+    first = next(iter(read_jsonl(path)), {})
+    return "supervisions" in first
+
+
+def _from_manifest(path: Path) -> Iterator[Transcript]:
+    from sslbench.data.manifests import open_manifest
+
+    for cut in open_manifest(path):
+        supervisions = cut.supervisions
+        if not supervisions:
+            raise SslbenchError(f"{path}: cut {cut.id} has no transcript")
+        text = " ".join(supervision.text or "" for supervision in supervisions)
+        yield Transcript(cut.id, text, supervisions[0].speaker)
+
+
+def _from_jsonl(path: Path) -> Iterator[Transcript]:
+    for number, row in enumerate(read_jsonl(path), 1):
+        if not isinstance(row.get("id"), str) or not isinstance(row.get("text"), str):
+            raise SslbenchError(f"{path}:{number}: a row needs the strings 'id' and 'text'")
+        yield Transcript(row["id"], row["text"], row.get("speaker"))
+
+
+def _from_kaldi(path: Path) -> Iterator[Transcript]:
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line.strip():
+            identifier, _, text = line.strip().partition(" ")
+            yield Transcript(identifier, text)
+
+
+def _from_trn(path: Path) -> Iterator[Transcript]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        match = _TRN.match(line.strip())
+        if match is None:
+            raise SslbenchError(f"{path}:{number}: expected 'words (utterance-id)'")
+        yield Transcript(match.group(2), match.group(1).strip())

@@ -1,0 +1,117 @@
+"""Error counts are right, equal to jiwer's, and every odd input is named."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from sslbench.errors import SslbenchError
+from sslbench.finetune.scoring import Counts, count_edits, listing, score, summary
+from sslbench.finetune.transcripts import Transcript, read_transcripts
+from sslbench.io import write_jsonl
+
+WORDS = ["A", "THE", "CAT", "KATZE", "ÄÖÜ", "日本語", "3", "27", "O'CLOCK", "🙂", "É"]
+
+
+def _transcripts(texts: dict[str, str], speakers: dict[str, str] | None = None) -> dict[str, Transcript]:
+    return {i: Transcript(i, text, (speakers or {}).get(i)) for i, text in texts.items()}
+
+
+def _pairs(number: int) -> list[tuple[str, str]]:
+    rng = random.Random(0)
+    made = []
+    for _ in range(number):
+        said = [rng.choice(WORDS) for _ in range(rng.randint(0, 9))]
+        heard = [rng.choice(WORDS) if rng.random() < 0.3 else word for word in said if rng.random() < 0.85]
+        made.append((" ".join(said), " ".join(heard + rng.choices(WORDS, k=rng.randint(0, 2)))))
+    return made
+
+
+def test_equal_to_jiwer_on_random_pairs() -> None:
+    jiwer = pytest.importorskip("jiwer")
+    pairs = _pairs(2500)
+    assert sum(not said for said, _ in pairs) > 50  # empty references are among them
+    for said, heard in pairs:
+        ours = count_edits(said.split(), heard.split())
+        if not said:  # jiwer refuses an empty reference; every word is an insertion
+            assert ours == Counts(ins=len(heard.split()))
+            continue
+        theirs = jiwer.process_words(said, heard)
+        assert ours.errors == theirs.substitutions + theirs.deletions + theirs.insertions
+        assert ours.ref == theirs.hits + theirs.substitutions + theirs.deletions
+        characters = count_edits(said, heard)
+        assert characters.rate == pytest.approx(jiwer.cer(said, heard))
+    spoken = [pair for pair in pairs if pair[0]]
+    refs, hyps = ({str(i): pair[side] for i, pair in enumerate(spoken)} for side in (0, 1))
+    pooled = score(_transcripts(refs), _transcripts(hyps), "raw").total("words").rate
+    assert pooled == pytest.approx(jiwer.wer(list(refs.values()), list(hyps.values())))
+    # positive control: one changed word is seen
+    hyps["0"] += " NEVERSAID"
+    assert score(_transcripts(refs), _transcripts(hyps), "raw").total("words").rate > pooled
+
+
+def test_known_counts_and_listing() -> None:
+    refs = _transcripts(
+        {"u1": "THE CAT SAT DOWN", "u2": "A DOG", "u3": ""}, {"u1": "s1", "u2": "s2", "u3": "s2"}
+    )
+    hyps = _transcripts({"u1": "the cat sits", "u2": "A BIG DOG", "u3": "OH"})
+    scored = score(refs, hyps)
+    assert scored.total("words") == Counts(sub=1, deleted=1, ins=2, ref=6)
+    metric = scored.metric("words")
+    assert metric.value == pytest.approx(100 * 4 / 6)
+    assert metric.low is not None
+    assert metric.high is not None
+    assert metric.low <= metric.value <= metric.high
+    text = listing(scored)
+    assert "WER 66.67 %" in text
+    assert "over speakers" in text
+    assert "normaliser 'upper'" in text
+    assert text.index("u1  2 errors in 4 words") < text.index("u2  1 errors in 2 words")
+    assert "HYP: THE CAT SITS *" in text
+
+
+def test_missing_hypotheses_count_and_strange_ones_are_refused() -> None:
+    refs = _transcripts({"u1": "A B", "u2": "C"})
+    scored = score(refs, _transcripts({"u1": "A B"}))
+    assert scored.missing == ["u2"]
+    assert scored.total("words") == Counts(deleted=1, ref=3)
+    assert "1 utterances without a hypothesis" in summary(scored)
+    with pytest.raises(SslbenchError, match="no reference, first 'u9'"):
+        score(refs, _transcripts({"u9": "A"}))
+    with pytest.raises(SslbenchError, match="all references are empty"):
+        score(_transcripts({"u1": ""}), _transcripts({"u1": "A"})).metric("words")
+
+
+def test_normalisers() -> None:
+    refs, hyps = _transcripts({"u": "WELL, it's ﬁne"}), _transcripts({"u": "well it's FINE"})
+    assert [score(refs, hyps, name).total("words").errors for name in ("raw", "upper", "words")] == [2, 1, 0]
+    with pytest.raises(SslbenchError, match="did you mean upper"):
+        score(refs, hyps, "uper")
+
+
+def test_the_same_transcripts_in_every_form(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"id": "u1", "text": "A B"}, {"id": "u2", "text": ""}])
+    (tmp_path / "text").write_text("u1 A B\nu2\n")
+    (tmp_path / "a.trn").write_text("A B (u1)\n(u2)\n")
+    forms = [read_transcripts(tmp_path / name) for name in ("a.jsonl", "text", "a.trn")]
+    assert forms[0] == forms[1] == forms[2] == _transcripts({"u1": "A B", "u2": ""})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("text", "u1 A\nu1 B\n", "comes twice"),
+        ("a.trn", "A B\n", "expected 'words"),
+        ("a.jsonl", '{"id": "u1"}\n', "needs the strings"),
+        ("a.jsonl", "{broken\n", "not valid JSON"),
+        ("text", "\n", "holds no transcripts"),
+    ],
+)
+def test_bad_transcripts_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SslbenchError, match=message):
+        read_transcripts(tmp_path / name)
+    with pytest.raises(SslbenchError, match="no such file"):
+        read_transcripts(tmp_path / "absent")
