@@ -6,7 +6,7 @@ Source: wav2vec 2.0 (arXiv 2006.11477) §2 and HuBERT (arXiv 2106.07447) §4.2; 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -121,17 +121,12 @@ def masked_channel_norm(
         weight: (C,) scale.
         bias: (C,) shift.
         eps: added to the variance.
+
+    Returns:
+        (B, C, T); beyond each row's steps arbitrary and without gradient.
     """
-    dtype, total = x.dtype, x.shape[2]
-    x = x.float().masked_fill(~length_mask(lens, total)[:, None], 0.0)
-    # Two fused reductions over zero-filled rows, then rescaled from T to len steps:
-    # sum (x - mean)^2 over the valid steps = T var0 - T mean0^2 (T / len - 1).
-    var0, mean0 = torch.var_mean(x, dim=2, keepdim=True, correction=0)
-    ratio = (total / lens.to(x.dtype))[:, None, None]
-    mean = mean0 * ratio
-    var = ((var0 - mean0.square() * (ratio - 1)) * ratio).clamp_min(0.0)
-    scale = weight[:, None] * torch.rsqrt(var + eps)  # (B, C, 1)
-    return torch.addcmul(bias[:, None] - mean * scale, x, scale).to(dtype)
+    y: torch.Tensor = _MaskedChannelNorm.apply(x.float(), lens, weight, bias, eps)
+    return y.to(x.dtype)
 
 
 def length_mask(lens: torch.Tensor, total: int) -> torch.Tensor:
@@ -178,15 +173,54 @@ def expand_to_contract(
     return states[rows, source].masked_fill(~wanted[..., None], 0.0)
 
 
+class _MaskedChannelNorm(torch.autograd.Function):
+    """Written out because autograd would keep and pass over several (B, C, T) tensors more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, lens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+    ) -> torch.Tensor:
+        total = x.shape[2]
+        x = x.masked_fill(~length_mask(lens, total)[:, None], 0.0)
+        # Two fused reductions over zero-filled rows, then rescaled from T to len steps:
+        # sum (x - mean)^2 over the valid steps = T var0 - T mean0^2 (T / len - 1).
+        var0, mean0 = torch.var_mean(x, dim=2, keepdim=True, correction=0)  # (B, C, 1)
+        ratio = (total / lens.to(x.dtype))[:, None, None]
+        mean = mean0 * ratio
+        var = ((var0 - mean0.square() * (ratio - 1)) * ratio).clamp_min(0.0)
+        inverse = torch.rsqrt(var + eps)
+        ctx.save_for_backward(x, lens, weight, mean, inverse)
+        scale = weight[:, None] * inverse
+        return torch.addcmul(bias[:, None] - mean * scale, x, scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, lens, weight, mean, inverse = ctx.saved_tensors
+        padding = ~length_mask(lens, x.shape[2])[:, None]
+        grad = grad.masked_fill(padding, 0.0)
+        total = grad.sum(2, keepdim=True)  # (B, C, 1)
+        product = torch.matmul(grad[:, :, None], x[..., None])[..., 0]
+        product = (product - mean * total) * inverse  # sum of grad times normalised x
+        grad_weight, grad_bias = product.sum((0, 2)), total.sum((0, 2))
+        if not ctx.needs_input_grad[0]:
+            return None, None, grad_weight, grad_bias, None
+        scale = weight[:, None] * inverse
+        count = lens.to(x.dtype)[:, None, None]
+        slope = -scale * inverse * product / count
+        grad_x = torch.addcmul(-scale * total / count - slope * mean, x, slope)
+        grad_x.addcmul_(grad, scale).masked_fill_(padding, 0.0)
+        return grad_x, None, grad_weight, grad_bias, None
+
+
 class _ScaleGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: torch.Tensor, factor: float) -> torch.Tensor:
-        ctx.factor = factor  # type: ignore[attr-defined]
+    def forward(ctx: Any, x: torch.Tensor, factor: float) -> torch.Tensor:
+        ctx.factor = factor
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grads[0] * ctx.factor, None  # type: ignore[attr-defined]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad * ctx.factor, None
 
 
 def scale_gradient(x: torch.Tensor, factor: float) -> torch.Tensor:
