@@ -1,0 +1,116 @@
+"""`sslbench profile`: parameters, MACs, speed and memory of upstreams."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from sslbench.errors import SslbenchError
+
+if TYPE_CHECKING:
+    from sslbench.profile.measure import Cost, Options, Subject
+
+EPILOG = """examples:
+  sslbench profile zipformer_tiny hubert_tiny fbank
+  sslbench profile zipformer_base --json --no_speed --no_memory
+  sslbench profile zipformer_base --ckpt exp/upstream --system zipformer-mini --results results --tier short
+
+MACs are summed over the 32 lengths of the SUPERB challenge (224.9 s of audio), in its four buckets.
+RTF is the time of one 10 s clip over 10 s; throughput and training steps run 4 clips of 5 s.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The verb's options."""
+    options = argparse.ArgumentParser(
+        prog="sslbench profile",
+        description="Measure what upstreams cost; several are timed by turns in one run.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("upstreams", nargs="+", metavar="UPSTREAM", help="registered or s3prl name")
+    options.add_argument("--ckpt", action="append", default=[], metavar="DIR",
+                         help="checkpoint folder; repeat it once per upstream ('-' for none)")  # fmt: skip
+    options.add_argument("--system", action="append", default=[], metavar="LABEL",
+                         help="label in the results; one per upstream (default: its name)")  # fmt: skip
+    options.add_argument("--results", metavar="DIR", help="write a row to DIR/SYSTEM/profile.json")
+    options.add_argument("--tier", choices=["smoke", "short", "full"], default="full")
+    options.add_argument("--seed", type=int, default=0, help="of the row's stamp")
+    options.add_argument("--repeats", type=int, default=5, help="rounds of each timing (default 5)")
+    options.add_argument("--budget_s", type=float, default=1.5, help="seconds per timing (default 1.5)")
+    options.add_argument("--threads", type=int, help="torch threads (default: as torch has them)")
+    options.add_argument("--no_speed", action="store_true", help="do not time anything")
+    options.add_argument("--no_memory", action="store_true", help="do not measure peak memory")
+    options.add_argument("--json", action="store_true", help="print JSON")
+    return options
+
+
+def main(argv: list[str]) -> int:
+    """Profile, print, and write rows. Returns 1 when an operator could not be counted."""
+    chosen = parser().parse_args(argv)
+    subjects = _subjects(chosen.upstreams, chosen.ckpt, chosen.system)
+
+    import torch
+
+    from sslbench.profile.measure import Options, profile
+    from sslbench.profile.row import to_json, to_row
+    from sslbench.report import store
+
+    options = Options(
+        repeats=chosen.repeats,
+        budget_s=chosen.budget_s,
+        speed=not chosen.no_speed,
+        memory=not chosen.no_memory,
+        threads=chosen.threads or torch.get_num_threads(),
+    )
+    costs = profile(subjects, options, say=lambda line: print(line, file=sys.stderr, flush=True))
+    if chosen.json:
+        print(json.dumps([to_json(cost, options) for cost in costs], indent=2, allow_nan=False))
+    else:
+        _print_table(costs, options)
+    for cost in costs if chosen.results else []:
+        print(
+            f"wrote {store.save(to_row(cost, options, chosen.tier, chosen.seed), chosen.results)}",
+            file=sys.stderr,
+        )
+    return 1 if any(cost.macs.unlisted for cost in costs) else 0
+
+
+def _subjects(upstreams: list[str], ckpts: list[str], systems: list[str]) -> list[Subject]:
+    from sslbench.profile.measure import Subject
+
+    for flag, values in (("--ckpt", ckpts), ("--system", systems)):
+        if values and len(values) != len(upstreams):
+            raise SslbenchError(
+                f"profile: {len(upstreams)} upstreams but {len(values)} {flag}; give one for each"
+            )
+    folders = [None if folder in ("", "-") else folder for folder in ckpts] or [None] * len(upstreams)
+    labels = systems or upstreams
+    if len(set(labels)) < len(labels):
+        raise SslbenchError("profile: two systems share a label; tell them apart with --system")
+    return [Subject(*fields) for fields in zip(upstreams, folders, labels, strict=True)]
+
+
+def _print_table(costs: list[Cost], options: Options) -> None:
+    from sslbench.profile.row import to_json
+    from sslbench.report.numbers import quantity
+    from sslbench.report.terminal import print_table
+
+    header = ["system", "params", "trainable", "MACs", "short", "medium", "long", "longer",
+              "RTF", "infer s/s", "train s/s", "infer mem", "train mem"]  # fmt: skip
+    lines = []
+    for cost in costs:
+        found = to_json(cost, options)
+        lines.append(
+            [cost.subject.system]
+            + [quantity(found[key], "parameters") for key in ("params_total", "params_trainable")]
+            + [quantity(value, "G") for value in (found["macs_g"], *found["macs_buckets_g"].values())]
+            + [quantity(found[key], "s/s") for key in ("rtf", "audio_s_per_s", "train_audio_s_per_s")]
+            + [quantity(found[f"peak_mem_{key}_bytes"], "bytes") for key in ("inference", "train")]
+        )
+    print_table(f"Cost ({options.threads} torch threads)", header, lines)
+    for cost in costs:
+        for flag in cost.flags:
+            print(f"note: {cost.subject.system}: {flag}")

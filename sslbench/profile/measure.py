@@ -1,0 +1,173 @@
+"""Everything about the cost of some upstreams, measured side by side in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import nn
+
+from sslbench.errors import SslbenchError
+from sslbench.profile import memory, timing
+from sslbench.profile.macs import Macs, count_macs
+from sslbench.profile.timing import Timing
+from sslbench.profile.workload import BATCH, SINGLE, build, inference_step, training_step, why_no_training
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One upstream to profile."""
+
+    upstream: str
+    ckpt: str | None
+    system: str
+
+
+@dataclass
+class Options:
+    """What to measure and for how long."""
+
+    repeats: int = 5
+    """Rounds of each timing, when the budget allows."""
+    budget_s: float = 2.0
+    """Wall seconds that each timing of each upstream may take."""
+    speed: bool = True
+    """Whether to time inference and training steps."""
+    memory: bool = True
+    """Whether to measure peak memory."""
+    threads: int = 1
+    """Torch threads."""
+
+
+@dataclass
+class Cost:
+    """The cost of one upstream."""
+
+    subject: Subject
+    params_total: int
+    params_trainable: int
+    macs: Macs
+    weights: str
+    weights_sha256: str | None
+    timings: dict[str, Timing] = field(default_factory=dict)
+    """`single`, `batch` and, where there is a pretraining loss, `train`."""
+    memory_bytes: dict[str, int] = field(default_factory=dict)
+    """As `peak_memory` returns it."""
+    notes: list[str] = field(default_factory=list)
+    """What is absent or doubtful, in words."""
+    wall_s: float = 0.0
+    """Wall time of this upstream's share of the run."""
+
+    @property
+    def flags(self) -> list[str]:
+        """Notes, and the timings that a reader should not trust to the last digit."""
+        found = list(self.notes) + self.macs.notes
+        if self.macs.unlisted:
+            found.append(
+                "MACs are a lower bound, operators without a formula: " + ", ".join(self.macs.unlisted)
+            )
+        for name, timed in self.timings.items():
+            if timed.noisy:
+                found.append(f"{name} timing spreads {timed.spread:.1%} (limit {timing.SPREAD_LIMIT:.0%})")
+        load = max((timed.other_load_cores for timed in self.timings.values()), default=0.0)
+        if load > timing.LOAD_LIMIT_CORES:
+            found.append(f"other processes kept {load:.1f} cores busy during the timings")
+        return found
+
+
+def profile(subjects: Sequence[Subject], options: Options, say: Callable[[str], None]) -> list[Cost]:
+    """Measure upstreams; their timings are interleaved, so that the ratios hold on a busy machine too.
+
+    Args:
+        subjects: what to measure.
+        options: how.
+        say: receives one line per finished part.
+
+    Raises:
+        SslbenchError: unknown upstream, or one that fails.
+    """
+    torch.set_num_threads(options.threads)
+    costs = []
+    for subject in subjects:
+        started = time.perf_counter()
+        costs.append(_static(subject))
+        costs[-1].wall_s = time.perf_counter() - started
+        size = f"{costs[-1].params_total / 1e6:.2f} M parameters"
+        say(f"{subject.system}: {size}, {costs[-1].macs.total_g:.1f} G MACs")
+    if options.speed:
+        started = time.perf_counter()
+        _time(costs, options)
+        for cost in costs:
+            cost.wall_s += (time.perf_counter() - started) / len(costs)
+        say("speed: " + ", ".join(f"{cost.subject.system} {_speed_line(cost)}" for cost in costs))
+    if options.memory:
+        for cost in costs:
+            started = time.perf_counter()
+            _memory(cost, options.threads)
+            cost.wall_s += time.perf_counter() - started
+    return costs
+
+
+def _static(subject: Subject) -> Cost:
+    upstream = build(subject.upstream, subject.ckpt, frozen=True)
+    total = sum(p.numel() for p in upstream.parameters())
+    trainable = _trainable(subject, upstream)
+    macs = count_macs(partial(build, subject.upstream, subject.ckpt, True))
+    return Cost(
+        subject,
+        params_total=total,
+        params_trainable=trainable,
+        macs=macs,
+        weights=str(getattr(upstream, "weights", "imported" if total else "none")),
+        weights_sha256=getattr(upstream, "weights_sha256", None),
+    )
+
+
+def _trainable(subject: Subject, frozen: nn.Module) -> int:
+    """Parameters that pretraining or fine-tuning would update; a family may fix some for good."""
+    if why_no_training(frozen) is not None:
+        return sum(p.numel() for p in frozen.parameters())
+    thawed = build(subject.upstream, subject.ckpt, frozen=False)
+    return sum(p.numel() for p in thawed.parameters() if p.requires_grad)
+
+
+def _time(costs: Sequence[Cost], options: Options) -> None:
+    """Inference of all upstreams, then training steps of all, each group interleaved."""
+    inference: dict[str, Callable[[], object]] = {}
+    training: dict[str, Callable[[], object]] = {}
+    for index, cost in enumerate(costs):
+        upstream = build(cost.subject.upstream, cost.subject.ckpt, frozen=True)
+        inference[f"{index} single"] = inference_step(upstream, SINGLE)
+        inference[f"{index} batch"] = inference_step(upstream, BATCH)
+        if reason := why_no_training(upstream):
+            cost.notes.append(f"no training speed: {cost.subject.upstream} {reason}")
+        else:
+            thawed = build(cost.subject.upstream, cost.subject.ckpt, frozen=False)
+            training[f"{index} train"] = training_step(thawed, BATCH)
+    for group in (inference, training):
+        try:
+            timed = timing.measure(group, options.repeats, options.budget_s)
+        except RuntimeError as error:
+            raise SslbenchError(f"profile: a timed step failed: {error}") from error
+        for key, value in timed.items():
+            position, name = key.split(" ")
+            costs[int(position)].timings[name] = value
+
+
+def _memory(cost: Cost, threads: int) -> None:
+    found = memory.peak_memory(
+        cost.subject.upstream, cost.subject.ckpt, threads, train="train" in cost.timings
+    )
+    cost.memory_bytes.update(found)
+    if not found:
+        cost.notes.append("no peak memory: this machine has no /proc/self/status")
+
+
+def _speed_line(cost: Cost) -> str:
+    line = f"RTF {cost.timings['single'].median_s / SINGLE.audio_s:.4f}"
+    if "train" in cost.timings:
+        line += f", trains {BATCH.audio_s / cost.timings['train'].median_s:.1f} s/s"
+    return line

@@ -1,0 +1,94 @@
+"""A measured cost as JSON for other programs, and as a result row."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from sslbench import provenance
+from sslbench.io import sha256_json
+from sslbench.profile.macs import BUCKETS, TOTAL_AUDIO_S
+from sslbench.profile.measure import Cost, Options
+from sslbench.profile.workload import BATCH, SINGLE
+from sslbench.report.schema import Data, Metric, ResultRow
+from sslbench.report.store import make_row
+
+
+def to_json(cost: Cost, options: Options) -> dict[str, Any]:
+    """The machine-readable form of `profile --json`: absent figures are null, units are in the keys."""
+    timings = cost.timings
+    return {
+        "upstream": cost.subject.upstream,
+        "system": cost.subject.system,
+        "weights": cost.weights,
+        "params_total": cost.params_total,
+        "params_trainable": cost.params_trainable,
+        "params_active": cost.macs.params_active,
+        "macs_g": cost.macs.total_g,
+        "macs_buckets_g": cost.macs.buckets_g,
+        "macs_kinds_g": cost.macs.kinds_g,
+        "macs_counted_on": cost.macs.counted_on,
+        "unlisted_operators": cost.macs.unlisted,
+        "rtf": timings["single"].median_s / SINGLE.audio_s if "single" in timings else None,
+        "audio_s_per_s": BATCH.audio_s / timings["batch"].median_s if "batch" in timings else None,
+        "train_audio_s_per_s": BATCH.audio_s / timings["train"].median_s if "train" in timings else None,
+        "peak_mem_inference_bytes": cost.memory_bytes.get("inference_bytes"),
+        "peak_mem_train_bytes": cost.memory_bytes.get("train_bytes"),
+        "baseline_mem_bytes": cost.memory_bytes.get("baseline_bytes"),
+        "workloads": {"single": SINGLE.name, "batch": BATCH.name, "train": BATCH.name},
+        "spreads": {name: timed.spread for name, timed in timings.items()},
+        "repeats": {name: len(timed.seconds) for name, timed in timings.items()},
+        "other_load_cores": max((timed.other_load_cores for timed in timings.values()), default=0.0),
+        "torch_threads": options.threads,
+        "flags": cost.flags,
+    }
+
+
+# key of `to_json` -> unit, higher is better; the first is the row's headline
+METRICS: dict[str, tuple[str, bool]] = {
+    "macs_g": ("G", False),
+    "params_total": ("parameters", False),
+    "params_trainable": ("parameters", False),
+    "params_active": ("parameters", False),
+    "rtf": ("s/s", False),
+    "audio_s_per_s": ("s/s", True),
+    "train_audio_s_per_s": ("s/s", True),
+    "peak_mem_inference_bytes": ("bytes", False),
+    "peak_mem_train_bytes": ("bytes", False),
+}
+
+
+def to_row(cost: Cost, options: Options, tier: str, seed: int) -> ResultRow:
+    """The `profile` row of a system. Raises `SslbenchError` when a field is refused."""
+    found = to_json(cost, options)
+    metrics = {
+        name: Metric(value=found[name], unit=unit, higher_is_better=higher)
+        for name, (unit, higher) in METRICS.items()
+        if found[name] is not None
+    }
+    for bucket, macs_g in cost.macs.buckets_g.items():
+        metrics[f"macs_{bucket}_g"] = Metric(
+            value=macs_g, unit="G", higher_is_better=False, n=len(BUCKETS[bucket])
+        )
+    costs = {
+        "wall_s": cost.wall_s,
+        "other_load_cores": found["other_load_cores"],
+        "unlisted_operators": float(len(cost.macs.unlisted)),
+        **{f"{name}_spread": timed.spread for name, timed in cost.timings.items()},
+        **{f"{name}_repeats": float(len(timed.seconds)) for name, timed in cost.timings.items()},
+        **{f"macs_{kind}_g": macs_g for kind, macs_g in cost.macs.kinds_g.items()},
+    }
+    settings = {"subject": dataclasses.asdict(cost.subject), "options": dataclasses.asdict(options)}
+    return make_row(
+        system=cost.subject.system,
+        upstream=cost.subject.upstream,
+        evaluation="profile",
+        tier=tier,
+        weights=cost.weights,
+        weights_sha256=cost.weights_sha256,
+        # noise of the official lengths: cost does not depend on what is said
+        data=Data(corpus="superb-32-lengths", split="noise", synthetic=True, hours=TOTAL_AUDIO_S / 3600),
+        metrics=metrics,
+        cost=costs,
+        provenance=provenance.collect(sha256_json(settings), sha256_json(BUCKETS), seed),
+    )

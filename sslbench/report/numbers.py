@@ -1,0 +1,52 @@
+"""Numbers for people: as many digits as the measurement carries, and units that fit."""
+
+from __future__ import annotations
+
+import math
+
+from sslbench.report.schema import Metric
+
+ABSENT = "–"
+_SCALES = {"parameters": (1e6, " M"), "bytes": (2**20, " MiB")}
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A value with a fitting unit; a dash for a missing one.
+
+    >>> quantity(94371712, "parameters"), quantity(0.01234, "s/s"), quantity(None, "G")
+    ('94.37 M', '0.0123', '–')
+    """
+    if value is None:
+        return ABSENT
+    scale, suffix = _SCALES.get(unit, (1.0, ""))
+    if unit == "parameters":
+        return f"{value / scale:.2f}{suffix}"
+    if unit == "bytes" and value >= 2**30:
+        return f"{value / 2**30:.2f} GiB"
+    if unit == "%":
+        return f"{value:.2f}"
+    return significant(value / scale) + suffix
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """At least `digits` significant digits without exponent notation where that is readable.
+
+    >>> significant(1665.52), significant(0.00123456), significant(12.345), significant(0)
+    ('1666', '0.00123', '12.3', '0')
+    """
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -5 or exponent > 8:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(0, digits - 1 - exponent)}f}"
+
+
+def metric(found: Metric | None, interval: bool = True) -> str:
+    """A metric with its 95 % interval, where it has one."""
+    if found is None:
+        return ABSENT
+    text = quantity(found.value, found.unit)
+    if interval and found.low is not None and found.high is not None:
+        return f"{text} [{quantity(found.low, found.unit)}, {quantity(found.high, found.unit)}]"
+    return text
