@@ -74,7 +74,8 @@ class SSLModel(nn.Module):
     def load_training_state(self, state: dict[str, torch.Tensor]) -> None:
         """Restore `training_state`."""
         if "mask_generator" in state:
-            self.mask_generator.set_state(state["mask_generator"])
+            generator: Any = self.mask_generator
+            generator.set_state(state["mask_generator"])
 
     def hidden_states(self, audio: torch.Tensor, audio_lens: torch.Tensor) -> list[torch.Tensor]:
         """Every layer's frames of padded clips, unmasked.
