@@ -51,7 +51,8 @@ class ForeignUpstream(nn.Module):
 
     def get_downsample_rates(self, key: str = "hidden_states") -> int:
         """Samples per frame. Raises `SslbenchError` when layers differ in it."""
-        rates = self.expert.get_downsample_rates(key)
+        expert: Any = self.expert
+        rates = expert.get_downsample_rates(key)
         if isinstance(rates, int):
             return rates
         if len(set(rates)) != 1:
