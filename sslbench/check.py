@@ -92,14 +92,14 @@ class _Probe:
         return states
 
     def stride(self) -> int:
-        rates: Any = self.model.get_downsample_rates  # type: ignore[union-attr]
+        rates: Any = self.model.get_downsample_rates
         return int(rates("hidden_states"))
 
     def expected(self, samples: int) -> int:
         return math.ceil(samples / self.stride())
 
     def downsample_rate(self) -> Point:
-        call: Any = self.model.get_downsample_rates  # type: ignore[union-attr]
+        call: Any = self.model.get_downsample_rates
         rates = [call(key) for key in ("hidden_states", "last_hidden_state")]
         emitted = 80_000 / self.states([clip(80_000)])[0].shape[1]
         fits = abs(emitted / rates[0] - 1) < 0.02

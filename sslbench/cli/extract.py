@@ -64,7 +64,7 @@ def _array_names(paths: list[str]) -> list[str]:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sslbench extract",
-        description="Every layer's features, as arrays NAME.layer00, NAME.layer01, … of shape (frames, dims).",
+        description="Every layer's features, as arrays NAME.layer00, NAME.layer01, … (frames, dims).",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
