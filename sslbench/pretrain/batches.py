@@ -1,0 +1,138 @@
+"""From cuts with units to what a pretraining model receives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from lhotse.cut import Cut
+
+from sslbench.data.loading import AudioBatch, BatchLoader, SkipLog
+from sslbench.data.manifests import open_manifest
+from sslbench.errors import SslbenchError
+from sslbench.nn.upstream import PretrainBatch
+from sslbench.pretrain.config import PretrainConfig
+from sslbench.pretrain.dist import World
+
+HOP_SAMPLES = 320  # of the 50 Hz units
+CHECKED_CUTS = 200
+LABEL_SLACK_FRAMES = 2  # window length and rounding
+LABEL_SLACK_SHARE = 0.02
+NO_LABEL = -1
+UNIT_KEY = "kmeans"
+
+
+def units_of(cut: Cut, rate_hz: float, manifest: str) -> torch.Tensor:
+    """The units of a cut: (frames,) int64.
+
+    Raises:
+        SslbenchError: none, not numbers, or not about `rate_hz` per second; names cut and manifest.
+    """
+    mend = f"attach them with 'sslbench units apply --manifest {manifest}'"
+    text = (cut.custom or {}).get(UNIT_KEY)
+    if not isinstance(text, str) or not text.strip():
+        raise SslbenchError(f"{manifest}: cut {cut.id} has no units ({UNIT_KEY!r}); {mend}")
+    try:
+        units = torch.tensor([int(word) for word in text.split()])
+    except ValueError:
+        raise SslbenchError(f"{manifest}: the units of cut {cut.id} are not whole numbers; {mend}") from None
+    expected = cut.duration * rate_hz
+    if abs(len(units) - expected) > LABEL_SLACK_FRAMES + LABEL_SLACK_SHARE * expected:
+        raise SslbenchError(
+            f"{manifest}: cut {cut.id} has {len(units) / cut.duration:.1f} units per second "
+            f"({len(units)} for {cut.duration:.2f} s), {rate_hz:g} expected; {mend} or set label_rate_hz"
+        )
+    if int(units.min()) < 0:
+        raise SslbenchError(f"{manifest}: cut {cut.id} has a negative unit; {mend}")
+    return units
+
+
+def check_units(manifest: str, rate_hz: float, num_units: int | None) -> None:
+    """Check the first cuts of a manifest, so that a wrong one fails at once rather than hours later."""
+    for cut in islice(open_manifest(manifest), CHECKED_CUTS):
+        top = int(units_of(cut, rate_hz, manifest).max())
+        if num_units is not None and top >= num_units:
+            raise SslbenchError(
+                f"{manifest}: cut {cut.id} has unit {top} but the model has num_units {num_units}; "
+                "set model.num_units to the number of k-means clusters"
+            )
+
+
+def majority_share(manifest: str, rate_hz: float) -> float:
+    """The share of the commonest unit: the accuracy of a model that learnt nothing else."""
+    counts: Counter[int] = Counter()
+    for cut in open_manifest(manifest):
+        counts.update(units_of(cut, rate_hz, manifest).tolist())
+    return max(counts.values()) / counts.total()
+
+
+def make_loader(config: PretrainConfig, manifest: str, world: World, skip_log: SkipLog) -> BatchLoader:
+    """Shuffled batches of the training manifest; in order, of the dev manifest."""
+    training = manifest == config.train_manifest
+    return BatchLoader(
+        open_manifest(manifest),
+        config.max_duration_s,
+        shuffle=training,
+        seed=config.seed,
+        min_duration_s=config.min_duration_s,
+        max_cut_duration_s=config.max_cut_duration_s,
+        num_buckets=config.num_buckets,
+        quadratic_duration_s=config.quadratic_duration_s,
+        skip_log=skip_log,
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=config.num_workers if training else 0,
+        keep_empty=True,
+    )
+
+
+def endless(loader: BatchLoader, epoch: int) -> Iterator[tuple[int, AudioBatch]]:
+    """Batches of pass `epoch` (or its rest, after a restore) and of all passes after it, with their pass."""
+    while True:
+        for batch in loader.epoch(epoch):
+            yield epoch, batch
+        epoch += 1
+
+
+def collate(batch: AudioBatch, config: PretrainConfig, manifest: str, device: torch.device) -> PretrainBatch:
+    """Add the units and crop; draws from torch's generator when cropping.
+
+    A batch without a readable cut becomes one second of a faint tone without labels, so that processes
+    stay in step; its loss has to be multiplied by 0.
+    """
+    if len(batch) == 0:
+        tone = (torch.arange(16_000) * 0.1).sin()[None] * 0.01
+        return PretrainBatch(tone.to(device), torch.tensor([16_000]).to(device), _tone_labels(device), [])
+    units = [units_of(cut, config.label_rate_hz, manifest) for cut in batch.cuts]
+    audio, lens = batch.audio, batch.audio_lens
+    if config.crop == "shortest":
+        audio, lens, units = _crop(audio, lens, units, config.crop_s)
+    frames = -(-audio.shape[1] // HOP_SAMPLES)
+    labels = torch.full((len(units), frames), NO_LABEL)
+    for row, line in zip(labels, units, strict=True):
+        row[: len(line)] = line[:frames]
+    ids = [str(cut.id) for cut in batch.cuts]
+    move: Any = {"device": device, "non_blocking": True}
+    return PretrainBatch(audio.to(**move), lens.to(**move), labels.to(**move), ids)
+
+
+def _tone_labels(device: torch.device) -> torch.Tensor:
+    return torch.zeros(1, 50, dtype=torch.int64, device=device)
+
+
+def _crop(
+    audio: torch.Tensor, lens: torch.Tensor, units: list[torch.Tensor], crop_s: float | None
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """A random piece of every clip, as long as the shortest; units start at the nearest frame (k2SSL)."""
+    size = int(lens.min())
+    if crop_s is not None:
+        size = min(size, round(crop_s * 16_000))
+    starts = (torch.rand(len(lens)) * (lens - size + 1)).long().tolist()
+    cropped = torch.stack([row[start : start + size] for row, start in zip(audio, starts, strict=True)])
+    frames = -(-size // HOP_SAMPLES)
+    first = [round(start / HOP_SAMPLES) for start in starts]
+    pieces = [line[at : at + frames] for line, at in zip(units, first, strict=True)]
+    return cropped, torch.full_like(lens, size), pieces

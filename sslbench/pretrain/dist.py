@@ -1,0 +1,71 @@
+"""The processes of one training: who am I, and sums over all of us. Launched by torchrun, or alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from sslbench.errors import SslbenchError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size`, and the device that it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def sum(self, values: list[float | torch.Tensor]) -> list[float]:
+        """Element-wise sums over all processes, in fp64; one wait for the device."""
+        stacked = torch.stack([torch.as_tensor(v, device=self.device).to(torch.float64) for v in values])
+        if self.size > 1:
+            dist.all_reduce(stacked)
+        return [float(v) for v in stacked.tolist()]
+
+    def share(self, value: int) -> int:
+        """The main process's value, everywhere."""
+        shared = torch.tensor([value], device=self.device)
+        if self.size > 1:
+            dist.broadcast(shared, src=0)
+        return int(shared.item())
+
+    def wait(self) -> None:
+        """Until everybody is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join(device: str) -> World:
+    """Join the training that torchrun's environment variables describe, or train alone.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        SslbenchError: a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SslbenchError("device: cuda is asked for but torch sees no GPU; see 'sslbench doctor'")
+    gpu = torch.cuda.is_available() and device != "cpu"
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    place = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(place)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if gpu else "gloo")
+    return World(rank, size, place)

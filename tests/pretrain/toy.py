@@ -1,0 +1,78 @@
+"""The toy corpus and run that the pretraining tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from lhotse import Recording
+
+from sslbench.data.manifests import write_manifest
+from sslbench.io import read_jsonl
+from sslbench.pretrain.config import PretrainConfig
+
+TONES_HZ = (200, 450, 900, 1700)
+
+MODEL = {
+    "layers": 1, "dim": 32, "ffn_dim": 64, "heads": 2, "num_units": len(TONES_HZ), "conv_pos": 8,
+    "conv_pos_groups": 4, "dropout": 0.05, "mask_span": 5,
+    "conv_layers": [[16, 10, 5], [16, 8, 8], [32, 8, 8]],
+}  # fmt: skip
+
+SETTINGS: dict[str, Any] = {
+    "upstream": "hubert_k2ssl_tiny", "model": MODEL, "max_steps": 12, "max_duration_s": 6.0,
+    "min_duration_s": 0.1, "num_workers": 0, "optimizer": "adamw", "lr": 3e-3, "warmup_steps": 5,
+    "log_every": 1, "valid_every": 6, "save_every": 4, "tensorboard": False, "utterance_log": True,
+}  # fmt: skip
+
+
+def make_corpus(folder: Path, split: str, count: int, seed: int) -> Path:
+    """Write tones of 0.6 to 1.4 s with noise, and their manifest with units."""
+    rng = np.random.default_rng(seed)
+    cuts = []
+    for i in range(count):
+        tone = i % len(TONES_HZ)
+        size = int(rng.integers(9_600, 22_400))
+        wave = 0.3 * np.sin(2 * np.pi * TONES_HZ[tone] * np.arange(size) / 16_000 + rng.uniform(0, 6))
+        path = folder / f"{split}{i:03d}.wav"
+        soundfile.write(path, wave + 0.02 * rng.standard_normal(size), 16_000, subtype="FLOAT")
+        cut = Recording.from_file(path, recording_id=path.stem).to_cut().with_id(path.stem)
+        cut.custom = {"kmeans": " ".join([str(tone)] * (size // 320))}
+        cuts.append(cut)
+    manifest = folder / f"{split}.jsonl.gz"
+    write_manifest(cuts, manifest)
+    return manifest
+
+
+def config(settings: dict[str, Any], **changes: Any) -> PretrainConfig:
+    """A configuration with changes."""
+    return PretrainConfig(**{**settings, **changes})
+
+
+def curve(exp: Path | str) -> list[tuple[int, float, float, float]]:
+    """(step, loss, accuracy, gradient norm) of every update, as logged."""
+    rows = [row for row in read_jsonl(Path(exp) / "log.jsonl") if "loss" in row]
+    return [(row["step"], row["loss"], row["acc"], row["grad_norm"]) for row in rows]
+
+
+def weights(exp: Path | str, step: int, name: str = "model.safetensors") -> bytes:
+    """The bytes of a checkpoint's weights."""
+    return (Path(exp) / "checkpoints" / f"step-{step:08d}" / name).read_bytes()
+
+
+def launch(settings: dict[str, Any], *more: str, **environment: str) -> subprocess.Popen[str]:
+    """`sslbench pretrain` in its own process."""
+    from sslbench.io import write_yaml
+
+    path = Path(settings["exp_dir"]).with_suffix(".yaml")
+    write_yaml(path, settings)
+    command = [sys.executable, "-m", "sslbench", "pretrain", "--config", str(path), *more]
+    return subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
