@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sslbench.errors import SslbenchError
+
 
 @dataclass(frozen=True)
 class PrepareOptions:
@@ -17,3 +19,8 @@ class PrepareOptions:
     """Recordings worked on at a time; results never depend on it."""
     limit: int | None = None
     """Keep at most this many cuts per split (for trials)."""
+
+    def refuse_preset(self, corpus: str) -> None:
+        """For corpora of one size. Raises `SslbenchError` when a preset was asked for."""
+        if self.preset is not None:
+            raise SslbenchError(f"{corpus}: has no presets (got {self.preset!r}); leave out --preset")

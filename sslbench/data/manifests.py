@@ -187,7 +187,7 @@ def write_corpus(
         The content of `corpus.json`.
     """
     folder = Path(folder)
-    (folder / CORPUS_FILE).unlink(missing_ok=True)
+    _remove_earlier(folder, keep=split_cuts)
     skipped = skipped or []
     entries: dict[str, Any] = {}
     for split, cuts in split_cuts.items():
@@ -204,6 +204,16 @@ def write_corpus(
     content.update(facts or {})
     io.write_json(folder / CORPUS_FILE, content)
     return content
+
+
+def _remove_earlier(folder: Path, keep: Mapping[str, list[MonoCut]]) -> None:
+    """Unmark the folder, and drop splits of its earlier content that the new one does not have."""
+    path = folder / CORPUS_FILE
+    if path.is_file():
+        for split in io.read_json(path).get("splits", {}):
+            if not keep.get(split):
+                (folder / (split + SUFFIX)).unlink(missing_ok=True)
+        path.unlink()
 
 
 def read_corpus(folder: Path | str) -> dict[str, Any]:

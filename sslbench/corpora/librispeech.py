@@ -1,0 +1,155 @@
+"""LibriSpeech in its own layout, read by lhotse's recipe; whatever splits are there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sslbench.corpora import PrepareOptions
+from sslbench.corpora._checked import check_all, held_out, make_cut, report_skipped
+from sslbench.errors import SslbenchError
+
+if TYPE_CHECKING:
+    from lhotse import MonoCut
+
+HELD_OUT_PERCENT = 10
+
+
+def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
+    """Make one manifest per LibriSpeech split found under `root` (or `root/LibriSpeech`).
+
+    Without any dev (test) split, some training speakers become `dev-heldout` (`test-heldout`).
+
+    Returns:
+        The content of `corpus.json`.
+
+    Raises:
+        SslbenchError: no split found, or none of its recordings can be used.
+    """
+    from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH
+
+    return prepare_parts("librispeech", [*LIBRISPEECH, *MINI_LIBRISPEECH], root, out, options)
+
+
+def prepare_parts(
+    corpus: str, parts: Sequence[str], root: Path, out: Path, options: PrepareOptions
+) -> dict[str, Any]:
+    """Prepare those of `parts` that exist. See `prepare`."""
+    from sslbench.data.manifests import write_corpus
+
+    options.refuse_preset(corpus)
+    home = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
+    found = [part for part in parts if (home / part).is_dir()]
+    if not found:
+        raise SslbenchError(f"{home}: holds none of the {corpus} splits ({', '.join(parts)}); check --root")
+    genders = _genders(home / "SPEAKERS.TXT")
+    splits: dict[str, list[MonoCut]] = {}
+    skipped: list[dict[str, Any]] = []
+    total = 0
+    for part in found:
+        cuts, bad = _part(home, part, genders, out, options)
+        total += len(cuts) + len(bad)
+        splits[part] = cuts
+        skipped += bad
+    report_skipped(out, corpus, total, skipped)
+    notes = _hold_out(splits)
+    for note in notes:
+        print(f"{corpus}: {note}")
+    return write_corpus(out, corpus, splits, synthetic=False, skipped=skipped, facts={"notes": notes})
+
+
+def _part(
+    home: Path, part: str, genders: dict[str, str], out: Path, options: PrepareOptions
+) -> tuple[list[MonoCut], list[dict[str, Any]]]:
+    """The cuts of one split, and the recordings left out."""
+    lines = dict(_transcripts(home / part))
+    audio = {path.stem: path for path in (home / part).rglob("*.flac")}
+    names = sorted(lines.keys() | audio.keys())[: options.limit]
+    paths = [audio[name] for name in names if name in audio and name in lines]
+    checked = check_all(paths, out, options.jobs, f"{part}: files decoded")
+    cuts: list[MonoCut] = []
+    skipped: list[dict[str, Any]] = []
+    for name in names:
+        path = audio.get(name, home / part / f"{name}.flac")
+        if name not in audio:
+            reason = "the transcript names it but there is no such file"
+        elif name not in lines:
+            reason = "no transcript names it"
+        else:
+            reason = checked[path].reason or _unlike_lhotse(home / part, name, lines[name])
+        if reason:
+            skipped.append({"id": name, "path": str(path), "reason": reason})
+            continue
+        speaker = name.split("-")[0]
+        facts = {"speaker": speaker, "gender": genders.get(speaker), "language": "English"}
+        cuts.append(make_cut(name, checked[path], text=lines[name].upper(), **facts))
+    return cuts, skipped
+
+
+def _unlike_lhotse(part: Path, name: str, text: str) -> str:
+    """Why lhotse's recipe would not take this line; empty when it does.
+
+    The recipe's own loop stops at the first bad file, so its parts are called line by line.
+    """
+    from lhotse.recipes.librispeech import parse_utterance
+
+    try:
+        with _quiet():
+            parsed = parse_utterance(part, f"{name} {text}", {})
+    except Exception as error:  # soundfile, audioread, ValueError: any of them only costs this line
+        return f"lhotse's recipe refuses it ({type(error).__name__}: {error})"
+    return "" if parsed is not None else "not where its name says (speaker/chapter/name.flac)"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger().setLevel(level)
+
+
+def _transcripts(part: Path) -> Iterator[tuple[str, str]]:
+    for file in sorted(part.rglob("*.trans.txt")):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, text = line.strip().partition(" ")
+            if name and text:
+                yield name, text
+
+
+def _genders(path: Path) -> dict[str, str]:
+    """Speaker id to `M` or `F`, from SPEAKERS.TXT where it is there."""
+    if not path.is_file():
+        return {}
+    rows = (line.split("|") for line in path.read_text(encoding="utf-8").splitlines() if line[:1] != ";")
+    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 2}
+
+
+def _hold_out(splits: dict[str, list[MonoCut]]) -> list[str]:
+    """Derive missing dev and test splits from training speakers; returns what was done, in words."""
+    notes = []
+    for kind in ("dev", "test"):
+        training = {name: cuts for name, cuts in splits.items() if name.startswith("train") and cuts}
+        if not training or any(name.startswith(kind) for name in splits):
+            continue
+        speakers = held_out((_speaker(c) for cuts in training.values() for c in cuts), HELD_OUT_PERCENT, kind)
+        taken = [c for cuts in training.values() for c in cuts if _speaker(c) in speakers]
+        if not taken:
+            continue
+        for name, cuts in training.items():
+            splits[name] = [c for c in cuts if _speaker(c) not in speakers]
+        splits[f"{kind}-heldout"] = taken
+        notes.append(
+            f"no official {kind} split here, so {len(speakers)} of the training speakers "
+            f"({', '.join(sorted(speakers))}) became {kind}-heldout"
+        )
+    return notes
+
+
+def _speaker(cut: MonoCut) -> str:
+    return str(cut.supervisions[0].speaker)
