@@ -1,0 +1,101 @@
+"""`sslbench espnet`: ESPnet's own trainers and data format with our upstreams."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+
+from sslbench.errors import SslbenchError
+
+DESCRIPTION = """ESPnet's own ASR with our upstreams, through its unmodified `frontend: s3prl`.
+
+asr_train and asr_inference are ESPnet's programs; every argument is theirs. In their YAML:
+  frontend: s3prl
+  frontend_conf: {frontend_conf: {upstream: zipformer, path_or_url: CKPT_FOLDER}, multilayer_feature: true}
+  freeze_param: [frontend.upstream]
+path_or_url is the upstream's checkpoint; extra_conf: {frozen: false} beside it fine-tunes."""
+
+EPILOG = """examples:
+  sslbench espnet export data/mini/test-clean.jsonl.gz data/kaldi/test
+  sslbench espnet asr_train --config train.yaml --output_dir exp ...
+  sslbench espnet asr --upstream zipformer --ckpt exp/upstream --train T.jsonl.gz --dev D.jsonl.gz \\
+      --test E.jsonl.gz --out exp/espnet --system zipformer --results results --tier smoke --epochs 5
+"""
+
+PASSED_ON = ("asr_train", "asr_inference")
+
+
+def main(argv: list[str]) -> int:
+    """Run a sub-verb. Returns ESPnet's exit status, or 0."""
+    if argv and argv[0] in PASSED_ON:
+        return _pass_on(argv[0], argv[1:])
+    args = _parse(argv)
+    if args.what == "export":
+        from sslbench.integrations.espnet.export import export
+
+        done = export(args.manifest, args.out_dir)
+        print(
+            f"{args.out_dir}: {done.utterances} utterances, samples saved for {done.saved_audio}, "
+            f"{done.skipped} skipped"
+        )
+        return 0
+    return _asr(args)
+
+
+def _pass_on(tool: str, words: list[str]) -> int:
+    _need_espnet()
+    command = [sys.executable, "-m", f"sslbench.integrations.espnet.{tool}", *words]
+    return subprocess.run(command).returncode
+
+
+def _need_espnet() -> None:
+    for package in ("espnet2", "s3prl"):
+        if importlib.util.find_spec(package) is None:
+            raise SslbenchError(f"espnet: {package} is not installed; pip install 'sslbench[espnet,s3prl]'")
+
+
+def _asr(args: argparse.Namespace) -> int:
+    _need_espnet()
+    from sslbench.integrations.espnet.asr import AsrRun, run
+    from sslbench.integrations.espnet.row import write_row
+
+    kept = {key: value for key, value in vars(args).items() if key in AsrRun.__dataclass_fields__}
+    settings = AsrRun(**kept)
+    hypotheses = run(settings)
+    row, path = write_row(settings, hypotheses, args.system, args.results, args.tier)
+    wer = row.metrics["wer"]
+    print(
+        f"WER {wer.value:.2f} % [{wer.low:.2f}, {wer.high:.2f}] of {wer.n} utterances ({row.weights} weights)"
+    )
+    print(f"hypotheses: {hypotheses}\nrow: {path}")
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="sslbench espnet", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw
+    )
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="{asr_train,asr_inference,export,asr}")
+    for tool in PASSED_ON:
+        verbs.add_parser(tool, help=f"espnet2.bin.{tool}, arguments passed on", add_help=False)
+    out = verbs.add_parser("export", help="a manifest as a Kaldi-style folder")
+    out.add_argument("manifest", help="lhotse cuts (.jsonl.gz)")
+    out.add_argument("out_dir", help="receives wav.scp, text, utt2spk, spk2utt")
+    asr = verbs.add_parser("asr", help="collect stats, train, decode, score, result row")
+    asr.add_argument("--upstream", required=True, help="registered name, or any name of s3prl")
+    asr.add_argument("--ckpt", help="checkpoint of the upstream")
+    for split in ("train", "dev", "test"):
+        asr.add_argument(f"--{split}", required=True, metavar="M", help=f"{split} manifest")
+    asr.add_argument("--out", required=True, metavar="EXP", help="experiment folder; run again to go on")
+    asr.add_argument("--system", required=True, help="what reports call this model")
+    asr.add_argument("--results", required=True, metavar="DIR", help="folder of the result rows")
+    asr.add_argument("--tier", choices=("smoke", "short", "full"), default="smoke")
+    asr.add_argument("--config", help="ESPnet training YAML replacing the shipped one")
+    asr.add_argument("--epochs", type=int, default=10)
+    asr.add_argument("--lr", type=float, default=1e-3)
+    asr.add_argument("--ngpu", type=int, default=0)
+    asr.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)

@@ -1,0 +1,16 @@
+"""ESPnet's `asr_inference` with our upstreams: `python -m sslbench.integrations.espnet.asr_inference ARGS`.
+
+Registration is at module level: ESPnet spawns one process per GPU, which imports this file again but
+does not run what stands below `__main__`.
+"""
+
+from __future__ import annotations
+
+import sslbench
+
+sslbench.register()
+
+from espnet2.bin.asr_inference import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

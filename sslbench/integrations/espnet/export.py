@@ -1,0 +1,148 @@
+"""Manifests as the Kaldi-style folders that ESPnet reads: wav.scp, text, utt2spk, spk2utt.
+
+lhotse's own export names the recording, whatever a cut does with it: segments, resampling and speed
+changes are lost or become shell pipes that ESPnet cannot open. Here such cuts are saved as audio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sslbench.errors import AudioError, SslbenchError
+from sslbench.io import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+SAMPLE_RATE_HZ = 16_000
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote."""
+
+    utterances: int
+    saved_audio: int
+    """Utterances whose samples had to be written; the others name their source file."""
+    skipped: int
+
+
+def export(manifest: Path | str, folder: Path | str) -> Exported:
+    """Write one Kaldi-style data folder.
+
+    Args:
+        manifest: lhotse cuts with a transcript each; a cut with several supervisions is split.
+        folder: receives wav.scp, text, utt2spk, spk2utt (sorted bytewise, as Kaldi's tools want), `wav/`
+            where samples had to be saved, and `skipped.jsonl` where audio could not be used.
+
+    Raises:
+        SslbenchError: no usable utterance, an id that comes twice or holds white space, too much bad audio.
+    """
+    from sslbench.data.loading import SkipLog
+    from sslbench.data.manifests import open_manifest
+
+    folder = Path(folder)
+    skips = SkipLog(folder / "skipped.jsonl")
+    rows: dict[str, tuple[str, str, str]] = {}  # id -> wav, text, speaker
+    saved = 0
+    for whole in open_manifest(manifest):
+        for cut in _utterances(whole):
+            skips.saw(1)
+            supervision = cut.supervisions[0]
+            speaker = supervision.speaker or cut.id
+            identifier = utterance_id(cut.id, speaker)
+            if identifier in rows:
+                raise SslbenchError(f"{manifest}: utterance {identifier!r} comes twice")
+            text = " ".join((supervision.text or "").split())
+            if not text:
+                skips.add(cut.id, "no transcript")
+                continue
+            try:
+                source = _plain_file(cut)
+                if source is None:
+                    source = _save(cut, folder / "wav" / f"{identifier}.wav")
+                    saved += 1
+            except AudioError as error:
+                skips.add(cut.id, str(error))
+                continue
+            rows[identifier] = (str(source.resolve()), text, speaker)
+    skips.check()
+    if not rows:
+        raise SslbenchError(f"{manifest}: holds no utterance with audio and transcript")
+    _write_tables(folder, rows)
+    return Exported(len(rows), saved, skips.count)
+
+
+def utterance_id(cut_id: str, speaker: str) -> str:
+    """Kaldi sorts by utterance and by speaker at once, so an id must begin with its speaker.
+
+    Raises:
+        SslbenchError: white space, which separates columns there.
+    """
+    identifier = cut_id if cut_id.startswith(speaker) else f"{speaker}-{cut_id}"
+    if len(identifier.split()) != 1 or len(speaker.split()) != 1 or "/" in identifier:
+        raise SslbenchError(
+            f"cut {cut_id!r}, speaker {speaker!r}: Kaldi ids hold neither white space nor '/'"
+        )
+    return identifier
+
+
+def _utterances(cut: Cut) -> list[Cut]:
+    """One cut per supervision; a cut that is exactly its one supervision keeps its id."""
+    if not cut.supervisions:
+        return []
+    if len(cut.supervisions) == 1:
+        only = cut.supervisions[0]
+        if abs(only.start) < 1e-3 and abs(only.duration - cut.duration) < 1e-2:
+            return [cut]
+    return list(cut.trim_to_supervisions(keep_overlapping=False))
+
+
+def _plain_file(cut: Cut) -> Path | None:
+    """The source file when its samples are exactly the cut's, else None. Raises `AudioError`."""
+    import soundfile
+
+    recording = getattr(cut, "recording", None)
+    if recording is None or recording.transforms or len(recording.sources) != 1:
+        return None
+    source = recording.sources[0]
+    if source.type != "file" or cut.start != 0 or cut.num_samples != recording.num_samples:
+        return None
+    try:
+        header = soundfile.info(source.source)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        raise AudioError(f"{source.source}: cannot be read as audio ({error})") from None
+    fits = (header.samplerate, header.channels, header.frames) == (SAMPLE_RATE_HZ, 1, cut.num_samples)
+    return Path(source.source) if fits else None
+
+
+def _save(cut: Cut, path: Path) -> Path:
+    """Write the cut's own samples as 16 kHz mono."""
+    import soundfile
+
+    from sslbench.data.loading import read_cut
+
+    samples = read_cut(cut if cut.sampling_rate == SAMPLE_RATE_HZ else cut.resample(SAMPLE_RATE_HZ)).numpy()
+    # 16 bits are what every tool reads; floats only where they would clip
+    subtype = "PCM_16" if abs(samples).max() < 1 else "FLOAT"
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, samples, SAMPLE_RATE_HZ, subtype=subtype, format="WAV")
+    return path
+
+
+def _write_tables(folder: Path, rows: dict[str, tuple[str, str, str]]) -> None:
+    order = sorted(rows, key=str.encode)
+    spoken: dict[str, list[str]] = {}
+    for identifier in order:
+        spoken.setdefault(rows[identifier][2], []).append(identifier)
+    speakers = sorted(spoken, key=str.encode)
+    _write_table(folder / "wav.scp", [(i, rows[i][0]) for i in order])
+    _write_table(folder / "text", [(i, rows[i][1]) for i in order])
+    _write_table(folder / "utt2spk", [(i, rows[i][2]) for i in order])
+    _write_table(folder / "spk2utt", [(s, " ".join(spoken[s])) for s in speakers])
+
+
+def _write_table(path: Path, rows: list[tuple[str, str]]) -> None:
+    write_text(path, "".join(f"{key} {value}\n" for key, value in rows))
