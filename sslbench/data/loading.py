@@ -236,9 +236,10 @@ class BatchLoader:
         self.skip_log.check()
 
     def state_dict(self) -> dict[str, Any]:
-        """The position: the batches yielded so far count as done."""
+        """The position: the batches yielded so far count as done; with how many cuts were unreadable."""
         s = self.plan.settings
-        return {"epoch": self._epoch, "done": self._done, "seed": s.seed, "world_size": s.world_size}
+        position = {"epoch": self._epoch, "done": self._done, "seed": s.seed, "world_size": s.world_size}
+        return {**position, "seen": self.skip_log.seen, "skipped": self.skip_log.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a stored position. Raises `SslbenchError` when the order would be another one."""
@@ -249,6 +250,7 @@ class BatchLoader:
                     f"data position: stored with {key}={state[key]}, now {own}; resume with the same {key}"
                 )
         self._epoch, self._done, self._restored = state["epoch"], state["done"], True
+        self.skip_log.seen, self.skip_log.skipped = state["seen"], state["skipped"]
 
     def _read(self, jobs: Iterator[tuple[int, list[Cut]]]) -> Iterator[AudioBatch]:
         if self.num_workers == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sslbench.errors import SslbenchError
@@ -138,14 +138,19 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
 
 def check_same_run(old: dict[str, Any], new: dict[str, Any], where: str) -> None:
     """Raise `SslbenchError` naming the settings that a resumed run would change."""
-    before, now = identity(old), identity(new)
+    before, now = _flat(identity(old)), _flat(identity(new))
     changed = [
-        f"{f.name} ({before.get(f.name)!r} -> {now.get(f.name)!r})"
-        for f in fields(PretrainConfig)
-        if before.get(f.name) != now.get(f.name)
+        f"{key} ({before.get(key)!r} -> {now.get(key)!r})"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
     ]
     if changed:
         raise SslbenchError(
             f"{where}: holds a run with other settings: {', '.join(changed)}; "
             "use another exp_dir, or the settings of the run's config.yaml"
         )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    model = {f"model.{key}": value for key, value in (values.get("model") or {}).items()}
+    return {**{key: value for key, value in values.items() if key != "model"}, **model}

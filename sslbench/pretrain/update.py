@@ -78,8 +78,8 @@ class UpdateMaker:
         batch, last = batches[number], number == len(batches) - 1
         self.seed_for(step, number, len(batches))
         # gradients travel once per update, with the last batch
-        alone = not last and isinstance(self.wrapped, nn.parallel.DistributedDataParallel)
-        with self.wrapped.no_sync() if alone else contextlib.nullcontext():
+        apart = isinstance(self.wrapped, nn.parallel.DistributedDataParallel) and not last
+        with self.wrapped.no_sync() if apart else contextlib.nullcontext():  # type: ignore[operator]
             with self.autocast():
                 output: LossOutput = self.wrapped(batch)
             (output.loss_sum * float(bool(batch.ids))).backward()

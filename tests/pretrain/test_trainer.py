@@ -1,0 +1,194 @@
+"""The loop: learns, resumes exactly, names what is wrong, exports what it learnt."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+import yaml
+from pretrain_toy import config, curve, make_both, make_settings, weights
+
+from sslbench.checkpoint import UpstreamCheckpoint
+from sslbench.errors import SslbenchError
+from sslbench.io import read_json, read_jsonl
+from sslbench.pretrain import summary, update
+from sslbench.pretrain.trainer import run
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_both(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def settings(corpus: Path, tmp_path: Path) -> dict[str, Any]:
+    return make_settings(corpus, tmp_path / "exp")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "scaled_adam"])
+def test_a_short_run_learns_what_a_majority_guess_does_not_know(
+    settings: dict[str, Any], optimizer: str
+) -> None:
+    changes = {"lr": 0.045, "lr_batches": 200.0, "lr_epochs": 50.0} if optimizer == "scaled_adam" else {}
+    assert run(config(settings, optimizer=optimizer, max_steps=60, **changes)) == 0
+    losses = [row[1] for row in curve(settings["exp_dir"])]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    result = read_json(Path(settings["exp_dir"]) / "summary.json")
+    assert result["dev_acc"] > result["majority_share"] + 0.3
+    assert 0.2 < result["majority_share"] < 0.5
+    assert result["audio_s_per_s"] > 0
+    assert result["peak_mem_bytes"] > 0
+
+
+def test_a_run_is_reproducible_and_depends_on_its_seed(settings: dict[str, Any], tmp_path: Path) -> None:
+    curves = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(config(settings, exp_dir=str(tmp_path / name), seed=seed, max_steps=4))
+        curves.append(curve(tmp_path / name))
+    assert curves[0] == curves[1] != curves[2]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "scaled_adam"])
+def test_stopping_and_going_on_changes_no_bit(
+    settings: dict[str, Any], tmp_path: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.update(optimizer=optimizer, average_every=3, accum=2, crop="shortest", log_every=2)
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    assert run(config(settings, exp_dir=whole)) == 0
+
+    stop_after(monkeypatch, steps=(3, 8))
+    statuses = []
+    while not statuses or statuses[-1] == 130:
+        statuses.append(run(config(settings, exp_dir=parts)))
+    assert statuses == [130, 130, 0]
+    assert curve(parts) == curve(whole)
+    for name in ("model.safetensors", "average.safetensors"):
+        assert weights(parts, 12, name) == weights(whole, 12, name)
+    assert utterances(parts) == utterances(whole)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: tuple[int, ...]) -> None:
+    """Send this process SIGTERM within the updates of these numbers."""
+    real, pending = update.UpdateMaker.__call__, set(steps)
+
+    def call(self: Any, step: int, *rest: Any, **kw: Any) -> Any:
+        if step in pending:
+            pending.discard(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, step, *rest, **kw)
+
+    monkeypatch.setattr(update.UpdateMaker, "__call__", call)
+
+
+def utterances(exp: str) -> list[Any]:
+    return [(row["step"], row["epoch"], row["ids"]) for row in read_jsonl(Path(exp) / "utterances-0.jsonl")]
+
+
+def test_every_epoch_uses_every_utterance_once_across_a_stop(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, steps=(4,))
+    settings["max_steps"] = 30
+    assert run(config(settings)) == 130
+    assert run(config(settings)) == 0
+    by_epoch: dict[int, list[str]] = {}
+    for _, epoch, ids in utterances(settings["exp_dir"]):
+        by_epoch.setdefault(epoch, []).extend(ids)
+    complete = [sorted(ids) for epoch, ids in by_epoch.items() if epoch < max(by_epoch)]
+    assert len(complete) >= 2
+    assert all(ids == [f"train{i:03d}" for i in range(48)] for ids in complete)
+
+
+def test_other_settings_are_refused_by_name(settings: dict[str, Any]) -> None:
+    run(config(settings, max_steps=2))
+    other = {**settings, "lr": 0.5, "model": {**settings["model"], "ffn_dim": 48}, "max_steps": 4}
+    with pytest.raises(SslbenchError, match=r"lr \(0.003 -> 0.5\), model.ffn_dim \(64 -> 48\)"):
+        run(config(other))
+    assert run(config(settings, max_steps=4, log_every=2)) == 0
+    assert curve(settings["exp_dir"])[-1][0] == 4
+
+
+def test_a_finished_run_is_left_alone(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    run(config(settings, max_steps=2))
+    before = (Path(settings["exp_dir"]) / "log.jsonl").read_bytes()
+    assert run(config(settings, max_steps=2)) == 0
+    assert "already complete" in capsys.readouterr().out
+    assert (Path(settings["exp_dir"]) / "log.jsonl").read_bytes() == before
+
+
+def test_unreadable_audio_is_skipped_and_named(tmp_path: Path) -> None:
+    corpus = make_both(tmp_path)
+    (corpus / "train007.wav").write_bytes(b"RIFF")
+    (corpus / "train011.wav").unlink()
+    settings = make_settings(corpus, tmp_path / "exp", max_steps=20)
+    with pytest.raises(SslbenchError, match=r"limit of 1\.0%"):
+        run(config(settings))
+    assert run(config(settings, skip_limit_share=0.2)) == 0
+    named = [row["id"] for row in read_jsonl(tmp_path / "exp" / "skipped-0.jsonl")]
+    assert sorted(named) == ["train007", "train011"]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
+    corpus = make_both(tmp_path)
+    samples, rate = soundfile.read(corpus / "train020.wav", dtype="float32")
+    soundfile.write(corpus / "train020.wav", samples * 1e38, rate, subtype="FLOAT")
+    settings = make_settings(corpus, tmp_path / "exp", max_steps=20, save_every=1)
+    with pytest.raises(SslbenchError, match=r"step \d+: the loss is not finite with .*train020.*nothing was"):
+        run(config(settings))
+    rows = utterances(settings["exp_dir"])
+    assert "train020" in rows[-1][2]
+    assert len(curve(settings["exp_dir"])) == len(rows) - 1
+    kept = UpstreamCheckpoint  # the last checkpoint before it is usable
+    made = summary.export(tmp_path / "exp", tmp_path / "up")
+    assert isinstance(made, kept)
+    assert all(bool(torch.isfinite(t).all()) for t in made.state.values())
+
+
+def test_bf16_and_workers_and_tensorboard(settings: dict[str, Any]) -> None:
+    assert run(config(settings, precision="bf16", num_workers=1, tensorboard=True, max_steps=4)) == 0
+    assert len(curve(settings["exp_dir"])) == 4
+
+
+def test_log_lines_carry_the_accounting(settings: dict[str, Any]) -> None:
+    run(config(settings, max_steps=3))
+    row = next(read_jsonl(Path(settings["exp_dir"]) / "log.jsonl"))
+    needed = {"step", "loss", "acc", "lr", "audio_s_per_s", "data_wait_share", "step_s", "peak_mem_bytes"}
+    assert needed <= set(row)
+    assert 0 <= row["data_wait_share"] <= 1
+
+
+def test_export_writes_what_was_trained(settings: dict[str, Any], tmp_path: Path) -> None:
+    run(config(settings, average_every=2))
+    exp = Path(settings["exp_dir"])
+    plain = summary.export(exp, tmp_path / "plain", average=False)
+    averaged = summary.export(exp, tmp_path / "averaged")
+    initial = summary.export_initial(exp, tmp_path / "initial")
+    assert (plain.weights, initial.weights) == ("trained", "random")
+    assert averaged.card["averaged_steps"] == [4, 12]
+    name = "final_proj.weight"
+    distances = [float((m.state[name] - initial.state[name]).norm()) for m in (initial, averaged, plain)]
+    assert distances[0] == 0 < distances[1] < distances[2]
+    card = yaml.safe_load((tmp_path / "plain" / "card.yaml").read_text())
+    for key in ("steps", "audio_hours_seen", "corpus", "wall_s", "audio_s_per_s", "config_sha256", "dev_acc"):
+        assert card[key] is not None
+    loaded = UpstreamCheckpoint.load(tmp_path / "plain")
+    assert loaded.config["num_units"] == 4
+    with pytest.raises(SslbenchError, match="there are: 4, 8, 12"):
+        summary.export(exp, tmp_path / "x", step=5)
+
+
+def test_export_of_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SslbenchError, match="is no pretraining run"):
+        summary.export(tmp_path, tmp_path / "up")
+
+
+def test_the_log_survives_json_readers(settings: dict[str, Any]) -> None:
+    run(config(settings, max_steps=2))
+    for line in (Path(settings["exp_dir"]) / "log.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
