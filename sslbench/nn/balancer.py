@@ -38,10 +38,9 @@ class _Balance(torch.autograd.Function):
         means, sizes, strength, dim = ctx.settings
         g, x = grads[0], x.float()
         dims = [d for d in range(x.ndim) if d != dim % x.ndim]
-        square = x.square().mean(dims, keepdim=True).clamp(min=TINY)  # of each channel
-        mean = x.mean(dims, keepdim=True)
-        std = (square - mean.square()).clamp(min=TINY).sqrt()
-        rms = square.sqrt()
+        var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)  # of each channel
+        square = (var + mean.square()).clamp(min=TINY)
+        std, rms = var.clamp(min=TINY).sqrt(), square.sqrt()
         relative = mean / std
         # Penalty |relative - clamp| + |ln rms - ln clamp|; its gradient is a + b x, up to a positive factor.
         push_mean = (relative - relative.clamp(*means)).sign()

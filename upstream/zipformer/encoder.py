@@ -134,6 +134,7 @@ class ZipformerEncoder(nn.Module):
         if mode == "ignore":
             lens = torch.full_like(lens, x.shape[1])
         outputs = []
+        x = x.float()  # under autocast, the residual stream stays exact
         for stack, dim, narrow in zip(self.encoders, self.dims, self._narrow(x), strict=True):
             x = x[..., :dim] if dim <= x.shape[-1] else F.pad(x, (0, dim - x.shape[-1]))
             x = stack(x, lens, padded, narrow, mode)
