@@ -1,0 +1,64 @@
+"""A frozen upstream as the probe engine sees it: every layer's frames of each clip."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sslbench.audio import SAMPLE_RATE_HZ
+from sslbench.errors import SslbenchError
+
+
+class Encoder:
+    """Layers as one tensor per clip, in true eval mode and without gradients.
+
+    A clip of n samples has round(n / stride) frames, at least one: the rule of s3prl's featurizer
+    (s3prl/upstream/interfaces.py, `tolist`), whose protocol this engine follows.
+    """
+
+    def __init__(self, upstream: nn.Module, device: str = "cpu") -> None:
+        """Take over an upstream. Raises `SslbenchError` when its layers differ in shape."""
+        self.upstream = upstream.to(device).eval().requires_grad_(False)
+        self.device = device
+        rate: Any = upstream.get_downsample_rates
+        self.stride = int(rate("hidden_states"))
+        probe = self._states([torch.zeros(SAMPLE_RATE_HZ // 2)])
+        shapes = {tuple(state.shape) for state in probe}
+        if len(shapes) != 1:
+            raise SslbenchError(
+                f"upstream: its layers differ in shape ({sorted(shapes)}); see 'sslbench check UPSTREAM'"
+            )
+        self.layers, self.dim = len(probe), int(probe[0].shape[-1])
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip."""
+        return max(1, round(num_samples / self.stride))
+
+    def encode(self, wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """(L, F, D) float32 on the CPU for each (T,) clip."""
+        states = torch.stack(self._states(list(wavs))).float().cpu()  # (L, B, F, D)
+        if not bool(torch.isfinite(states).all()):
+            raise SslbenchError("upstream: gives values that are not finite; check its checkpoint")
+        return [states[:, i, : self.num_frames(len(wav))] for i, wav in enumerate(wavs)]
+
+    def _states(self, wavs: list[torch.Tensor]) -> list[torch.Tensor]:
+        with torch.inference_mode():
+            states: list[torch.Tensor] = list(
+                self.upstream([w.to(self.device) for w in wavs])["hidden_states"]
+            )
+        return states
+
+    def fingerprint(self) -> str:
+        """sha256 of parameters and buffers: features of other weights are never reused."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.upstream.state_dict().items()):
+            if isinstance(value, torch.Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(
+                    value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                )
+        return digest.hexdigest()

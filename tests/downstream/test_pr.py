@@ -1,0 +1,136 @@
+"""Phone recognition: targets, s3prl's head, loss and decoding, the error rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from probe_fakes import make_clip, make_corpus
+
+from sslbench.data.manifests import write_corpus
+from sslbench.downstream.pr.task import SPECIAL, Task
+from sslbench.errors import SslbenchError
+from sslbench.probe.task import Prediction
+
+PHONES = ["AA", "B", "CH", "D"]
+
+
+def test_targets_come_from_the_alignment(tmp_path: Path) -> None:
+    task = Task("smoke")
+    parts = task.prepare(make_corpus(tmp_path, speakers=2, per_session=2))
+    assert task.labels[:3] == SPECIAL
+    assert set(task.labels[3:]) == {"AA", "IY", "SH", "UW"}
+    example = parts["test"][0]
+    assert example.target[-1] == 1  # <eos>, as s3prl encodes
+    assert [task.labels[i] for i in example.target[:-1]] == example.reference.split()
+
+
+def test_a_lexicon_stands_in_for_alignments_and_neither_is_an_error(tmp_path: Path) -> None:
+    splits: dict[str, Any] = {}
+    for number, split in enumerate(("train-clean-100", "dev-clean", "test-clean")):
+        cut = make_clip(tmp_path / f"{split}.wav", number, 0)
+        cut.supervisions[0].alignment = None
+        cut.supervisions[0].text = "HELLO WORLD"
+        splits[split] = [cut]
+    write_corpus(tmp_path / "m", "words", splits, synthetic=True)
+    with pytest.raises(SslbenchError, match=r"no phone alignment .* lexicon.txt"):
+        Task("smoke").prepare(tmp_path / "m")
+    lexicon = tmp_path / "m" / "lexicon.txt"
+    lexicon.write_text("HELLO HH AH0 L OW1\nHELLO(2) HH EH0 L OW1\n")
+    with pytest.raises(SslbenchError, match="lacks WORLD"):
+        Task("smoke").prepare(tmp_path / "m")
+    lexicon.write_text(lexicon.read_text() + "WORLD W ER1 L D\n")
+    parts = Task("smoke").prepare(tmp_path / "m")
+    assert parts["train"][0].reference == "HH AH L OW W ER L D"
+
+
+def test_error_rate_pools_over_clips() -> None:
+    rows = [
+        Prediction("a", "AA B", "AA B CH D", "s1"),  # 2 deletions
+        Prediction("b", "AA AA", "AA B", "s2"),  # 1 substitution
+        Prediction("c", "", "D D", "s3"),  # 2 deletions
+    ]
+    metric = Task("smoke").metrics(rows)["per"]
+    assert metric.value == pytest.approx(100 * 5 / 8)
+    assert metric.low is not None
+    assert metric.low <= metric.value <= metric.high
+
+
+def s3prl_expert(tmp_path: Path) -> Any:
+    """s3prl's own downstream expert with the settings of libriphone.yaml."""
+    pytest.importorskip("s3prl")
+    expert = pytest.importorskip("s3prl.downstream.ctc.expert")
+    vocab = tmp_path / "phones.txt"
+    vocab.write_text("\n".join(PHONES) + "\n")
+    model = {"project_dim": 256, "zero_infinity": True, "select": "FrameLevel"}
+    options = {
+        "corpus": {"name": "libriphone"},
+        "text": {"mode": "word", "vocab_file": str(vocab)},
+        "model": model,
+        "metric": ["per"],
+        "metric_higher_better": False,
+    }
+    return expert.DownstreamExpert(24, 320, options, str(tmp_path))
+
+
+def test_head_loss_decoding_and_metric_equal_s3prls(tmp_path: Path) -> None:
+    theirs = s3prl_expert(tmp_path)
+    task = Task("smoke")
+    task.labels = SPECIAL + PHONES
+    head = task.head(24)
+    head.load_state_dict(
+        {
+            "projector.weight": theirs.projector.weight,
+            "projector.bias": theirs.projector.bias,
+            "linear.weight": theirs.model.linear.weight,
+            "linear.bias": theirs.model.linear.bias,
+        }
+    )
+    generator = torch.Generator().manual_seed(1)
+    lens = torch.tensor([30, 21, 9, 2])  # the last is too short for its phones
+    clips = [torch.randn(int(n), 24, generator=generator) * 3 for n in lens]
+    texts = ["AA B CH", "D D AA", "B", "AA B CH D AA"]
+    targets = [tuple(theirs.tokenizer.encode(text)) for text in texts]
+    records: dict[str, list[Any]] = {key: [] for key in ("loss", "hypothesis", "groundtruth", "filename")}
+    expected = theirs("train", clips, [list(t) for t in targets], ["a", "b", "c", "d"], records)
+
+    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    logits = head(padded, lens)
+    loss = task.loss(logits, lens, targets)
+    assert float(loss) == pytest.approx(float(expected), abs=1e-6)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(head.projector.weight.grad, theirs.projector.weight.grad)
+
+    # s3prl evaluates one clip at a time, where no padded frame can add a phone
+    hypotheses = []
+    for clip, target in zip(clips, targets, strict=True):
+        single: dict[str, list[Any]] = {key: [] for key in records}
+        theirs("test", [clip], [list(target)], ["x"], single)
+        hypotheses += single["hypothesis"]
+    assert task.decode(logits.detach(), lens) == hypotheses
+    rows = [Prediction(str(i), h, t, "s") for i, (h, t) in enumerate(zip(hypotheses, texts, strict=True))]
+    from s3prl.downstream.ctc.metric import per
+
+    # an empty hypothesis counts one word in s3prl's split(" "), so those are left out here
+    some = [row for row in rows if row.hyp]
+    assert some
+    ours = task.metrics(some)["per"].value
+    assert ours == pytest.approx(100 * per([row.hyp for row in some], [row.ref for row in some]))
+
+    head.linear.bias.data[3] += 0.5  # control: the comparison sees a changed weight
+    assert float(task.loss(head(padded, lens), lens, targets)) != pytest.approx(float(expected), abs=1e-3)
+
+
+def test_official_values_are_s3prls() -> None:
+    protocol = Task("full").protocol
+    assert (protocol.steps, protocol.batch_clips, protocol.grad_clip, protocol.eval_every) == (
+        100_000,
+        32,
+        1,
+        1000,
+    )
+    assert protocol.train_hours is None
+    assert Task("smoke").protocol.steps < 1000
