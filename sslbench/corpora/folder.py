@@ -44,7 +44,8 @@ def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     unit = {path: groups[path] if by_speaker else ids[path] for path in paths}
     dev_units = held_out(unit.values(), DEV_PERCENT)
     split = {path: "dev" if unit[path] in dev_units else "train" for path in paths}
-    paths = _limited(paths, split, options.limit)
+    kept = ([path for path in paths if split[path] == name] for name in ("train", "dev"))
+    paths = sorted(path for part in kept for path in options.limited(part, ids.__getitem__))
 
     def copy_of(path: Path) -> Path:
         return (out / "audio" / path.relative_to(root)).with_name(ids[path].rsplit("/", 1)[-1] + ".flac")
@@ -113,13 +114,6 @@ def _groups(paths: list[Path]) -> dict[Path, str]:
     """The first folder below the files' common folder; empty for files that lie in it directly."""
     common = Path(os.path.commonpath([path.parent for path in paths]))
     return {path: path.relative_to(common).parts[0] if path.parent != common else "" for path in paths}
-
-
-def _limited(paths: list[Path], split: dict[Path, str], limit: int | None) -> list[Path]:
-    if limit is None:
-        return paths
-    kept = {name: [path for path in paths if split[path] == name][:limit] for name in ("train", "dev")}
-    return sorted(kept["train"] + kept["dev"])
 
 
 class _Transcripts:

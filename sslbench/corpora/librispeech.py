@@ -67,7 +67,7 @@ def _part(
     """The cuts of one split, and the recordings left out."""
     lines = dict(_transcripts(home / part))
     audio = {path.stem: path for path in (home / part).rglob("*.flac")}
-    names = sorted(lines.keys() | audio.keys())[: options.limit]
+    names = options.limited(sorted(lines.keys() | audio.keys()), str)
     paths = [audio[name] for name in names if name in audio and name in lines]
     checked = check_all(paths, out, options.jobs, f"{part}: files decoded")
     cuts: list[MonoCut] = []

@@ -57,7 +57,7 @@ def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     if done is not None:
         print(f"mini: {len(rows)} utterances and their manifests are complete already")
         return done
-    return _write(root, out, rows, {**label, "key": key}, options.limit)
+    return _write(root, out, rows, {**label, "key": key}, options)
 
 
 def _claim(root: Path, label: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def _write_lexicon(path: Path) -> None:
 
 
 def _write(
-    root: Path, out: Path, rows: list[dict[str, Any]], facts: dict[str, Any], limit: int | None
+    root: Path, out: Path, rows: list[dict[str, Any]], facts: dict[str, Any], options: PrepareOptions
 ) -> Any:
     from sslbench.corpora.mini.render import TRUTH_FOLDER
     from sslbench.data.manifests import write_corpus
@@ -100,7 +100,7 @@ def _write(
     for row in rows:
         splits.setdefault(row["split"], []).append(_cut(root, row))
     splits.update(_label_subsets(splits[TRAIN]))
-    splits = {split: cuts[:limit] for split, cuts in splits.items()}
+    splits = {split: options.limited(cuts, lambda cut: cut.id) for split, cuts in splits.items()}
     io.write_text(out / "lexicon.txt", (root / "lexicon.txt").read_text(encoding="utf-8"))
     engine = io.read_json(root / TRUTH_FOLDER / f"{rows[0]['speaker']}.json")["engine"]
     facts = {**facts, "engine": engine, "pcm_sha256": pcm_hash(rows)}
