@@ -34,8 +34,8 @@ class FinetuneConfig:
     """What follows the weighted sum and the projection."""
     head_stride: int = 320
     """Samples per frame of the head: finer upstreams have frames stacked up to it."""
-    layer_norm: bool = True
-    """Normalise every layer's features before the weighted sum (s3prl's `normalize` option)."""
+    layer_norm: bool = False
+    """Normalise every layer's frames before the weighted sum (s3prl's `normalize`, off in SUPERB)."""
     projection_dim: int = 256
     """Width between the weighted sum and the head; the linear head uses none when 0."""
     blstm_layers: int = 2
@@ -81,7 +81,7 @@ class FinetuneConfig:
     """Dev WER, and a checkpoint, every so many steps and at the end."""
     log_every_steps: int = 10
     """A line in `log.jsonl` every so many steps."""
-    keep_checkpoints: int = 1
+    keep_checkpoints: int = 2
     """Newest checkpoints kept, beside the best one."""
     max_skipped_share: float = 0.05
     """Unreadable or too short clips above this share end the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -93,8 +94,9 @@ class Recognizer(nn.Module):
         super().__init__()
         self.tune_upstream = config.tune == "full" and any(True for _ in upstream.parameters())
         self.upstream = upstream if self.tune_upstream else None
-        self._frozen = [upstream]  # in a list, so that it is no submodule
-        self.stride = int(upstream.get_downsample_rates("hidden_states"))
+        self._held = [upstream]  # in a list, so that a frozen one is no submodule
+        expert: Any = upstream
+        self.stride = int(expert.get_downsample_rates("hidden_states"))
         self.layers, self.dim = _shape(upstream)
         if config.head_stride % self.stride and config.head_stride > self.stride:
             raise SslbenchError(
@@ -104,9 +106,14 @@ class Recognizer(nn.Module):
         self.featurizer = WeightedSum(self.layers, config.layer_norm)
         self.head = CTCHead(self.dim, classes, self.stack, config)
 
+    @property
+    def any_upstream(self) -> nn.Module:
+        """The upstream, tuned or frozen."""
+        return self._held[0]
+
     def frames(self, samples: int) -> int:
         """Output frames of a clip of so many samples."""
-        return -(-(-(-samples // self.stride)) // self.stack)
+        return math.ceil(math.ceil(samples / self.stride) / self.stack)
 
     def states(self, audio: torch.Tensor, audio_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Every layer of the upstream.
@@ -119,7 +126,7 @@ class Recognizer(nn.Module):
             (B, F, L, D), zero beyond each clip's frames, and (B,) those frames.
         """
         wavs = [wav[:length] for wav, length in zip(audio, audio_lens.tolist(), strict=True)]
-        hidden = self._frozen[0](wavs)["hidden_states"]
+        hidden = self.any_upstream(wavs)["hidden_states"]
         states = torch.stack(list(hidden), dim=2)  # (B, F, L, D)
         lens = torch.div(audio_lens + self.stride - 1, self.stride, rounding_mode="floor").to(states.device)
         lens = lens.clamp(max=states.shape[1])
@@ -138,7 +145,7 @@ class Recognizer(nn.Module):
 
     def to_device(self, device: torch.device) -> Recognizer:
         """Move everything, the frozen upstream too."""
-        self._frozen[0].to(device)
+        self.any_upstream.to(device)
         return self.to(device)
 
 
@@ -151,7 +158,7 @@ def ctc_loss(log_probs: torch.Tensor, lens: torch.Tensor, targets: list[list[int
         targets: classes of each clip; may be empty.
 
     Returns:
-        The summed loss; `frames` counts target symbols plus one per clip, so that empty transcripts weigh too.
+        The summed loss; `frames` counts target symbols and one per clip, so that empty ones weigh too.
     """
     flat = torch.tensor([number for target in targets for number in target], dtype=torch.long)
     target_lens = torch.tensor([len(target) for target in targets])

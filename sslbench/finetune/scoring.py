@@ -172,9 +172,10 @@ def summary(scored: Score) -> str:
     lines = []
     for name, level in (("WER", "words"), ("CER", "characters")):
         counts, metric = scored.total(level), scored.metric(level)
+        kinds = f"{counts.sub} sub, {counts.deleted} del, {counts.ins} ins"
         lines.append(
             f"{name} {metric.value:.2f} %  [{metric.low:.2f}, {metric.high:.2f}]"
-            f"  {counts.errors} / {counts.ref} {level}  ({counts.sub} sub, {counts.deleted} del, {counts.ins} ins)"
+            f"  {counts.errors} / {counts.ref} {level}  ({kinds})"
         )
     over = "speakers" if scored.groups() else "utterances"
     lines.append(

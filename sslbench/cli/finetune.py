@@ -1,0 +1,54 @@
+"""`sslbench finetune`: train a recognizer on an upstream, and on request test it."""
+
+from __future__ import annotations
+
+import argparse
+
+from sslbench.cli.score import add_row_arguments, row_options
+
+EXAMPLES = """examples:
+  sslbench finetune --train_manifest data/train-10min.jsonl.gz --dev_manifest data/dev-clean.jsonl.gz \\
+      --upstream fbank --exp_dir exp/asr_fbank
+  sslbench finetune --config conf/asr.yaml --upstream zipformer_tiny --ckpt exp/upstream \\
+      --exp_dir exp/asr_zipformer
+  sslbench finetune --config conf/asr.yaml --exp_dir exp/asr_fbank \\
+      --test_manifest data/test-clean.jsonl.gz --system fbank --results results --tier smoke
+
+testing, after training (as decode and score do, into EXP/hyp):
+  --test_manifest M   transcribe M with the best weights and score it
+  --system LABEL --results DIR [--tier smoke|short|full] [--evaluation NAME]   also write the result row
+
+The same command again goes on where it stopped, or skips what is done.
+"""
+
+
+def main(argv: list[str]) -> None:
+    """Train, then test where a test manifest is given."""
+    # the test's flags are taken out first; all others are fields of the configuration
+    tests = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    tests.add_argument("--test_manifest")
+    add_row_arguments(tests)
+    args, rest = tests.parse_known_args(argv)
+
+    from sslbench import config as configs
+    from sslbench.errors import SslbenchError
+    from sslbench.finetune.config import FinetuneConfig
+
+    config = configs.parse(
+        FinetuneConfig, rest, prog="sslbench finetune",
+        description="CTC fine-tuning of any upstream.", epilog=EXAMPLES,
+    )  # fmt: skip
+    options = row_options(args.system, args.results, args.tier, args.evaluation, config.upstream)
+    if options is not None and not args.test_manifest:
+        raise SslbenchError("finetune: a row needs --test_manifest")
+
+    from sslbench.finetune.search import finetune
+
+    done = finetune(config)
+    print(
+        f"dev WER {done['dev_wer']:.2f} % at step {done['step']}, {done['wall_s']:.0f} s, in {config.exp_dir}"
+    )
+    if args.test_manifest:
+        from sslbench.finetune.evaluate import evaluate
+
+        evaluate(config.exp_dir, args.test_manifest, options, config.device)

@@ -1,0 +1,73 @@
+"""`sslbench score`: error rates of hypotheses against references."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sslbench.finetune.rows import RowOptions
+
+EXAMPLES = """examples:
+  sslbench score data/test-clean.jsonl.gz exp/asr/hyp/test-clean.jsonl
+  sslbench score ref.trn hyp.trn --normaliser words --out errors.txt
+  sslbench score data/test-clean.jsonl.gz exp/asr/hyp/test-clean.jsonl \\
+      --system fbank --results results --tier smoke
+"""
+
+
+def add_row_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that make an evaluation write its result row."""
+    parser.add_argument("--system", metavar="LABEL", help="what reports call this system; needs --results")
+    parser.add_argument("--results", metavar="DIR", help="write DIR/LABEL/asr.json")
+    parser.add_argument(
+        "--tier", choices=("smoke", "short", "full"), default="short", help="how much the row claims"
+    )
+    parser.add_argument(
+        "--evaluation", default="asr", help="name of the row, for example asr_other (default: asr)"
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Score one hypothesis file."""
+    parser = argparse.ArgumentParser(
+        prog="sslbench score",
+        description="WER and CER with counts, 95 % intervals over speakers, and aligned errors.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "reference", help="manifest (.jsonl.gz), .jsonl with id and text, .trn, or Kaldi text"
+    )
+    parser.add_argument("hypotheses", help="in any of the same forms")
+    parser.add_argument("--out", metavar="FILE", help="aligned errors (default: HYP.errors.txt beside HYP)")
+    parser.add_argument(
+        "--normaliser", choices=("upper", "words", "raw"), default="upper",
+        help="upper: NFKC, upper case (default); words: also without punctuation; raw: as written",
+    )  # fmt: skip
+    parser.add_argument("--upstream", help="checked against the one that the hypotheses were made with")
+    parser.add_argument("--seed", type=int, default=None, help="of the intervals (default: the run's)")
+    add_row_arguments(parser)
+    args = parser.parse_args(argv)
+
+    from sslbench.finetune.evaluate import score_files
+
+    options = row_options(args.system, args.results, args.tier, args.evaluation, args.upstream, args.seed)
+    score_files(args.reference, args.hypotheses, args.out, args.normaliser, options)
+
+
+def row_options(
+    system: str | None,
+    results: str | None,
+    tier: str,
+    evaluation: str,
+    upstream: str | None = None,
+    seed: int | None = None,
+) -> RowOptions | None:
+    """The row's options; None when no row is wanted. Raises `SslbenchError` when only half is given."""
+    from sslbench.errors import SslbenchError
+    from sslbench.finetune.rows import RowOptions
+
+    if bool(system) != bool(results):
+        raise SslbenchError("a row needs both --system LABEL and --results DIR")
+    return RowOptions(system, results, tier, upstream, evaluation, seed) if system and results else None

@@ -1,0 +1,113 @@
+"""An experiment folder: what a run leaves behind, and the recognizer rebuilt from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sslbench import config as configs
+from sslbench.checkpoint import load_strict
+from sslbench.errors import SslbenchError
+from sslbench.finetune.config import FinetuneConfig, identity
+from sslbench.finetune.model import Recognizer
+from sslbench.finetune.vocab import CharVocab
+from sslbench.io import read_json, write_yaml
+from sslbench.pretrain import checkpoint
+from sslbench.upstreams import load_upstream
+
+CONFIG, VOCAB, LOG, SKIPPED, DONE, SEARCH = (
+    "config.yaml", "vocab.json", "log.jsonl", "skipped.jsonl", "DONE", "search.json",
+)  # fmt: skip
+CHECKPOINTS, BEST = "checkpoints", "best"
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, or a name that torch knows. Raises `SslbenchError` when there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise SslbenchError("finetune: device cuda asked for, but torch sees no GPU")
+    return torch.device(name)
+
+
+def claim(folder: Path, config: FinetuneConfig) -> None:
+    """Make a folder this run's own, or find that it already is.
+
+    Raises:
+        SslbenchError: it holds a run with other settings.
+    """
+    values = configs.to_dict(config)
+    if (folder / CONFIG).is_file():
+        before = identity(configs.to_dict(configs.load(FinetuneConfig, folder / CONFIG)))
+        now = identity(values)
+        changed = [f"{key} ({before[key]!r} -> {now[key]!r})" for key in now if before[key] != now[key]]
+        if changed:
+            raise SslbenchError(
+                f"{folder}: holds a run with other settings: {', '.join(changed)}; choose another exp_dir"
+            )
+    write_yaml(folder / CONFIG, values)
+
+
+def build_recognizer(config: FinetuneConfig, vocab: CharVocab) -> Recognizer:
+    """The upstream with a fresh head; the head's weights depend on the seed only."""
+    options = {} if config.ckpt else {"seed": config.seed}
+    upstream = load_upstream(config.upstream, config.ckpt, frozen=config.tune == "frozen", **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Recognizer(upstream, len(vocab), config)
+
+
+def weights_of(upstream: nn.Module) -> tuple[str, str | None]:
+    """(kind, sha256) of an upstream's weights, for result rows."""
+    sha256 = getattr(upstream, "weights_sha256", None)
+    return str(getattr(upstream, "weights", "none")), None if sha256 is None else str(sha256)
+
+
+@dataclass
+class Experiment:
+    """A finished (or best so far) run, ready to decode."""
+
+    folder: Path
+    config: FinetuneConfig
+    vocab: CharVocab
+    model: Recognizer
+    step: int
+    """Of the weights: the one with the best dev WER."""
+    device: torch.device
+    done: dict[str, Any]
+    """Content of `DONE`: cost of the training; empty while it runs."""
+    search: dict[str, Any] | None
+    """Content of `search.json`, when learning rates were compared."""
+
+
+def load_experiment(exp_dir: Path | str, device: str | None = None) -> Experiment:
+    """Rebuild the recognizer with the best dev WER of a run, or of a run's learning rates.
+
+    Args:
+        exp_dir: of `sslbench finetune`.
+        device: instead of the run's own setting.
+
+    Raises:
+        SslbenchError: not such a folder, or nothing was evaluated yet.
+        CorruptFileError: the checkpoint does not match its checksum.
+    """
+    folder, search = Path(exp_dir), None
+    if (folder / SEARCH).is_file():
+        search = read_json(folder / SEARCH)
+        folder = folder / search["chosen"]
+    steps = checkpoint.steps_in(folder / BEST)
+    if not (folder / CONFIG).is_file() or not steps:
+        raise SslbenchError(f"{folder}: holds no trained recognizer; 'sslbench finetune' makes one")
+    config = configs.load(FinetuneConfig, folder / CONFIG)
+    vocab = CharVocab.load(folder / VOCAB)
+    model = build_recognizer(config, vocab)
+    best = checkpoint.folder_of(folder / BEST, steps[-1])
+    load_strict(model, checkpoint.load(best).model, where=str(best))
+    place = pick_device(device or config.device)
+    model.to_device(place).eval()
+    done = read_json(folder / DONE) if (folder / DONE).is_file() else {}
+    return Experiment(folder, config, vocab, model, steps[-1], place, done, search)

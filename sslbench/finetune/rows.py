@@ -1,0 +1,100 @@
+"""From a scored hypothesis file to the `asr` result row."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sslbench.errors import SslbenchError
+from sslbench.finetune.decode import meta_path
+from sslbench.finetune.scoring import Score
+from sslbench.io import read_json
+from sslbench.provenance import collect
+from sslbench.report.schema import Metric, Search
+from sslbench.report.store import make_row, row_path, save
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """What a person says about a row; all else comes from the files."""
+
+    system: str
+    results: str
+    tier: str = "short"
+    upstream: str | None = None
+    evaluation: str = "asr"
+    seed: int | None = None
+
+
+def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options: RowOptions) -> Path:
+    """Save the row of a hypothesis file that `sslbench decode` wrote.
+
+    Raises:
+        SslbenchError: the facts beside the hypotheses are missing, or were made from another upstream.
+    """
+    facts_path = meta_path(hypotheses)
+    if not facts_path.is_file():
+        raise SslbenchError(
+            f"{facts_path}: missing, so the row's origin is unknown; transcribe with 'sslbench decode'"
+        )
+    facts = read_json(facts_path)
+    if options.upstream is not None and options.upstream != facts["upstream"]:
+        raise SslbenchError(
+            f"score: --upstream {options.upstream}, but {hypotheses} was made with {facts['upstream']}"
+        )
+    seed = facts["seed"] if options.seed is None else options.seed
+    folder = row_path(options.results, options.system, options.evaluation).parent
+    row = make_row(
+        system=options.system,
+        upstream=facts["upstream"],
+        evaluation=options.evaluation,
+        tier=options.tier,
+        weights=facts["weights"],
+        weights_sha256=facts["weights_sha256"],
+        data=facts["data"],
+        metrics=_metrics(scored, facts, seed),
+        cost=_cost(facts),
+        search=_search(facts),
+        artifacts={
+            "hypotheses": os.path.relpath(hypotheses, folder),
+            "errors": os.path.relpath(errors_file, folder),
+            "experiment": os.path.relpath(facts["experiment"], folder),
+        },
+        provenance=collect(facts["config_sha256"], facts["data_sha256"], seed),
+    )
+    return save(row, options.results)
+
+
+def _metrics(scored: Score, facts: dict[str, Any], seed: int) -> dict[str, Metric]:
+    counts = scored.total("words")
+    per_word = {"sub": counts.sub, "del": counts.deleted, "ins": counts.ins}
+    shares = {
+        name: Metric(value=100 * number / counts.ref, unit="%", higher_is_better=False)
+        for name, number in per_word.items()
+    }
+    rtf = Metric(value=facts["rtf"], unit="x", higher_is_better=False)
+    metrics = {"wer": scored.metric("words", seed), "cer": scored.metric("characters", seed), "rtf": rtf}
+    return {**metrics, **shares}
+
+
+def _cost(facts: dict[str, Any]) -> dict[str, float]:
+    train, search = facts["train"], facts["search"] or {}
+    cost = {
+        "wall_s": search.get("wall_s", train.get("wall_s")),
+        "params_trainable": train.get("params_trainable"),
+        "train_steps": train.get("steps"),
+        "train_hours": train.get("train_hours"),
+        "peak_mem_bytes": train.get("peak_mem_bytes"),
+        "decode_wall_s": facts["wall_s"],
+        "skipped": facts["skipped"],
+    }
+    return {name: float(value) for name, value in cost.items() if value is not None}
+
+
+def _search(facts: dict[str, Any]) -> Search | None:
+    search = facts["search"]
+    if search is None:
+        return None
+    return Search(**{key: search[key] for key in ("lr_grid", "lr", "selected_on", "scores")})

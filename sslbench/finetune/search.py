@@ -1,0 +1,49 @@
+"""One learning rate, or a grid of them judged on dev."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sslbench.finetune.config import FinetuneConfig
+from sslbench.finetune.experiment import SEARCH
+from sslbench.finetune.trainer import FinetuneRun
+from sslbench.io import write_json
+
+
+def finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """Train a recognizer; with `lr_grid`, one per rate in `EXP/lr-RATE`, of which the best on dev is chosen.
+
+    Returns:
+        The (chosen) run's `DONE`.
+
+    Raises:
+        SslbenchError: as `FinetuneRun`.
+    """
+    folder = Path(config.exp_dir)
+    features = folder / "features"
+    done = _grid(config, folder, features) if config.lr_grid else FinetuneRun(config, features).run()
+    shutil.rmtree(features, ignore_errors=True)  # large, and of no use any more
+    return done
+
+
+def _grid(config: FinetuneConfig, folder: Path, features: Path) -> dict[str, Any]:
+    found: dict[float, dict[str, Any]] = {}
+    for lr in config.lr_grid:
+        one = dataclasses.replace(config, lr=lr, lr_grid=[], exp_dir=str(folder / f"lr-{lr:g}"))
+        found[lr] = FinetuneRun(one, features).run()
+    chosen = min(found, key=lambda lr: (found[lr]["dev_wer"], found[lr]["dev_cer"]))
+    write_json(
+        folder / SEARCH,
+        {
+            "chosen": f"lr-{chosen:g}",
+            "lr": chosen,
+            "lr_grid": config.lr_grid,
+            "selected_on": "dev",
+            "scores": {f"{lr:g}": done["dev_wer"] for lr, done in found.items()},
+            "wall_s": sum(done["wall_s"] for done in found.values()),
+        },
+    )
+    return found[chosen]

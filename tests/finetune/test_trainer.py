@@ -1,0 +1,258 @@
+"""Fine-tuning learns, resumes exactly, and names what it cannot use."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sslbench.errors import SslbenchError
+from sslbench.finetune import trainer
+from sslbench.finetune.config import FinetuneConfig
+from sslbench.finetune.evaluate import evaluate
+from sslbench.finetune.experiment import load_experiment
+from sslbench.finetune.search import finetune
+from sslbench.finetune.trainer import FinetuneRun
+from sslbench.io import read_json, read_jsonl
+from sslbench.pretrain.checkpoint import load, steps_in
+
+from .conftest import Filterbank, Tunable, spell, words, write_split
+
+Make = Callable[..., FinetuneConfig]
+
+
+@pytest.mark.parametrize("head", ["blstm", "linear"])
+def test_overfits_to_zero_errors(make_config: Make, head: str) -> None:
+    lr, dim = (0.05, 0) if head == "linear" else (0.01, 32)
+    config = make_config(head=head, lr=lr, projection_dim=dim, steps=120, eval_every_steps=40)
+    done = finetune(config)
+    assert done["dev_wer"] == 0.0
+    assert done["params_trainable"] > 0
+    assert abs(sum(done["layer_weights"]) - 1) < 1e-3
+    scored = evaluate(config.exp_dir, config.dev_manifest, None)
+    assert scored.total("words").errors == 0
+    assert not (Path(config.exp_dir) / "features").exists()
+
+
+def test_one_step_does_not_overfit(make_config: Make) -> None:
+    """Positive control: the corpus needs learning."""
+    assert finetune(make_config(steps=1))["dev_wer"] > 50
+
+
+def test_frozen_features_are_computed_once(make_config: Make) -> None:
+    Filterbank.calls = 0
+    finetune(make_config(steps=40, eval_every_steps=10))
+    few = Filterbank.calls
+    Filterbank.calls = 0
+    finetune(
+        make_config(steps=40, eval_every_steps=10, cache_limit_gib=0.0, exp_dir=make_config().exp_dir + "2")
+    )
+    assert few < 15 < Filterbank.calls
+
+
+def test_cached_and_uncached_learn_the_same(make_config: Make) -> None:
+    cached = finetune(make_config(steps=20, exp_dir=make_config().exp_dir + "1"))
+    direct = finetune(make_config(steps=20, exp_dir=make_config().exp_dir + "2", cache_limit_gib=0.0))
+    first, second = (
+        [row["loss"] for row in read_jsonl(Path(make_config().exp_dir + n) / "log.jsonl") if "loss" in row]
+        for n in "12"
+    )
+    assert first == pytest.approx(second, rel=2e-3)  # half precision in the cache
+    assert cached["dev_cer"] == pytest.approx(direct["dev_cer"], abs=5)
+
+
+class _StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("tune", ["frozen", "full"])
+def test_resumed_equals_uninterrupted(make_config: Make, monkeypatch: pytest.MonkeyPatch, tune: str) -> None:
+    """Dropout, masks and data order included: weights are equal bit by bit."""
+    changes = {
+        "upstream": "tunable",
+        "tune": tune,
+        "dropout": 0.3,
+        "time_masks": 1,
+        "steps": 24,
+        "eval_every_steps": 8,
+    }
+    whole = make_config(**changes, exp_dir=make_config().exp_dir + "-whole")
+    parts = make_config(**changes, exp_dir=make_config().exp_dir + "-parts")
+    FinetuneRun(whole).run()
+    original = FinetuneRun._update
+
+    def killed(self: FinetuneRun, *args: object) -> None:
+        if self.step == 18:
+            raise _StopError
+        original(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FinetuneRun, "_update", killed)
+    with pytest.raises(_StopError):
+        FinetuneRun(parts).run()
+    monkeypatch.setattr(FinetuneRun, "_update", original)
+    FinetuneRun(parts).run()
+    states = [load(Path(c.exp_dir) / "checkpoints" / "step-00000024").model for c in (whole, parts)]
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
+    losses = [
+        [
+            row["loss"]
+            for row in read_jsonl(Path(c.exp_dir) / "log.jsonl")
+            if row.get("loss") and row["step"] > 20
+        ]
+        for c in (whole, parts)
+    ]
+    assert losses[0] == losses[1] != []
+
+
+def test_done_runs_are_skipped_and_other_settings_refused(make_config: Make) -> None:
+    config = make_config(steps=3, eval_every_steps=3)
+    finetune(config)
+    before = (Path(config.exp_dir) / "log.jsonl").read_text()
+    finetune(config)
+    assert (Path(config.exp_dir) / "log.jsonl").read_text() == before
+    with pytest.raises(SslbenchError, match=r"other settings: lr \(0.01 -> 0.5\)"):
+        finetune(dataclasses.replace(config, lr=0.5))
+
+
+def test_upstream_is_frozen_then_tuned(make_config: Make) -> None:
+    config = make_config(upstream="tunable", tune="full", upstream_freeze_steps=4, upstream_lr=1e-3, steps=8)
+    run = FinetuneRun(config)
+    upstream = run.model.upstream
+    assert isinstance(upstream, Tunable)
+    start = upstream.layer.weight.detach().clone()
+    seen = []
+    original = run._update
+
+    def spy(*args: object) -> None:
+        original(*args)  # type: ignore[arg-type]
+        seen.append((upstream.training, torch.equal(upstream.layer.weight, start)))
+
+    run._update = spy  # type: ignore[assignment,method-assign]
+    run.run()
+    assert seen[:4] == [(False, True)] * 4
+    assert seen[4:] == [(True, False)] * 4
+
+
+def test_frozen_upstream_never_changes_nor_enters_the_checkpoint(make_config: Make) -> None:
+    config = make_config(upstream="tunable", steps=5, eval_every_steps=5)
+    run = FinetuneRun(config)
+    before = {k: v.clone() for k, v in run.model.any_upstream.state_dict().items()}
+    run.run()
+    assert all(torch.equal(v, before[k]) for k, v in run.model.any_upstream.state_dict().items())
+    assert not any("upstream" in key for key in run.model.state_dict())
+
+
+def test_learning_rate_grid(make_config: Make) -> None:
+    config = make_config(head="linear", projection_dim=0, lr_grid=[1e-6, 5e-2], steps=50, eval_every_steps=25)
+    finetune(config)
+    search = read_json(Path(config.exp_dir) / "search.json")
+    assert search["chosen"] == "lr-0.05"
+    assert search["scores"]["1e-06"] > search["scores"]["0.05"]
+    assert load_experiment(config.exp_dir).config.lr == 5e-2
+
+
+def test_too_short_clips_and_empty_transcripts(tmp_path: Path, make_config: Make) -> None:
+    texts = [*words(22, 1), "", "ABCDEABCDE"]
+    wavs = [spell(text, number) for number, text in enumerate(texts)]
+    wavs[-1] = wavs[-1][:1000]  # 4 frames for 10 symbols
+    train = write_split(tmp_path / "odd", "train", texts, wavs)
+    config = make_config(train_manifest=str(train), steps=10, eval_every_steps=10, max_skipped_share=0.1)
+    done = finetune(config)
+    assert done["skipped"] == 1
+    (row,) = read_jsonl(Path(config.exp_dir) / "skipped.jsonl")
+    assert row["id"] == "train-23"
+    assert "too short for CTC: 4 frames for 10 symbols" in row["reason"]
+    with pytest.raises(SslbenchError, match="too short for CTC"):
+        finetune(dataclasses.replace(config, max_skipped_share=0.0, exp_dir=config.exp_dir + "2"))
+
+
+def test_unreadable_clips_are_named(tmp_path: Path, make_config: Make) -> None:
+    train = write_split(tmp_path / "odd", "train", words(12, 1))
+    (tmp_path / "odd" / "train" / "audio" / "train-3.wav").unlink()
+    config = make_config(train_manifest=str(train), steps=4, eval_every_steps=4, max_skipped_share=0.2)
+    assert finetune(config)["skipped"] == 1
+    assert "train-3" in (Path(config.exp_dir) / "skipped.jsonl").read_text()
+
+
+def test_a_loss_that_is_not_finite_is_skipped_then_fatal(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(steps=30, eval_every_steps=30)
+    calls = []
+    original = trainer.ctc_loss
+
+    def sometimes(*args: object) -> object:
+        found = original(*args)  # type: ignore[arg-type]
+        calls.append(1)
+        return (
+            dataclasses.replace(found, loss_sum=found.loss_sum * float("nan"))
+            if len(calls) in (3, 4)
+            else found
+        )
+
+    monkeypatch.setattr(trainer, "ctc_loss", sometimes)
+    finetune(config)
+    events = [row for row in read_jsonl(Path(config.exp_dir) / "log.jsonl") if "event" in row]
+    assert [row["step"] for row in events] == [3, 4]
+    assert all(
+        np.isfinite(row["loss"]) for row in read_jsonl(Path(config.exp_dir) / "log.jsonl") if "loss" in row
+    )
+    monkeypatch.setattr(
+        trainer,
+        "ctc_loss",
+        lambda *a: dataclasses.replace(original(*a), loss_sum=original(*a).loss_sum * np.nan),
+    )
+    with pytest.raises(SslbenchError, match="10 updates in a row"):
+        finetune(dataclasses.replace(config, exp_dir=config.exp_dir + "2"))
+
+
+def test_checkpoints_are_pruned_and_best_is_kept(make_config: Make) -> None:
+    config = make_config(steps=25, eval_every_steps=5)
+    done = finetune(config)
+    assert steps_in(Path(config.exp_dir) / "checkpoints") == [20, 25]
+    assert steps_in(Path(config.exp_dir) / "best") == [done["step"]]
+    rows = [row for row in read_jsonl(Path(config.exp_dir) / "log.jsonl") if "dev_wer" in row]
+    assert done["dev_wer"] == min(row["dev_wer"] for row in rows)
+
+
+def test_missing_and_useless_inputs(make_config: Make, tmp_path: Path) -> None:
+    with pytest.raises(SslbenchError, match="train_manifest is missing"):
+        finetune(make_config(train_manifest=""))
+    with pytest.raises(SslbenchError, match="no such manifest"):
+        finetune(make_config(dev_manifest=str(tmp_path / "none.jsonl.gz")))
+    with pytest.raises(SslbenchError, match="holds no trained recognizer"):
+        load_experiment(tmp_path / "none")
+    silent = write_split(tmp_path / "silent", "train", ["", ""])
+    with pytest.raises(SslbenchError, match="training text is empty"):
+        finetune(make_config(train_manifest=str(silent), exp_dir=str(tmp_path / "e2")))
+
+
+def test_row_has_everything(make_config: Make, tmp_path: Path) -> None:
+    from sslbench.cli import score as cli
+    from sslbench.report import store
+
+    config = make_config(steps=4, eval_every_steps=4, lr_grid=[1e-2])
+    finetune(config)
+    options = cli.row_options("tones", str(tmp_path / "results"), "smoke", "asr", "filterbank")
+    evaluate(config.exp_dir, config.dev_manifest, options)
+    row = store.load(tmp_path / "results" / "tones" / "asr.json")
+    assert list(row.metrics)[:3] == ["wer", "cer", "rtf"]
+    assert row.metrics["wer"].low is not None
+    assert (row.data.split, row.data.synthetic, row.weights) == ("dev", True, "none")
+    assert row.search is not None
+    assert row.search.lr == 1e-2
+    assert {"wall_s", "params_trainable", "train_steps"} <= set(row.cost)
+    for path in row.artifacts.values():
+        assert (tmp_path / "results" / "tones" / path).exists()
+    hyp = Path(config.exp_dir) / "hyp" / "dev.jsonl"
+    assert len([json.loads(line) for line in hyp.read_text().splitlines()]) == 6
+    with pytest.raises(SslbenchError, match="was made with filterbank"):
+        cli.main([config.dev_manifest, str(hyp), "--system", "x", "--results", "r", "--upstream", "hubert"])
+    with pytest.raises(SslbenchError, match="needs both"):
+        cli.main([config.dev_manifest, str(hyp), "--system", "x"])
