@@ -7,25 +7,29 @@ import math
 from sslbench.report.schema import Metric
 
 ABSENT = "–"
-_SCALES = {"parameters": (1e6, " M"), "bytes": (2**20, " MiB")}
+_SCALES = {"parameters": (1e6, "M"), "bytes": (2**20, "MiB"), "s/s": (1.0, "")}
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A value with a fitting unit; a dash for a missing one.
+    """A value with its unit; a dash for a missing one.
 
-    >>> quantity(94371712, "parameters"), quantity(0.01234, "s/s"), quantity(None, "G")
-    ('94.37 M', '0.0123', '–')
+    >>> quantity(94371712, "parameters"), quantity(0.01234, "s/s"), quantity(None, "G"), quantity(7.3, "%")
+    ('94.37 M', '0.0123', '–', '7.30 %')
     """
     if value is None:
         return ABSENT
-    scale, suffix = _SCALES.get(unit, (1.0, ""))
-    if unit == "parameters":
-        return f"{value / scale:.2f}{suffix}"
-    if unit == "bytes" and value >= 2**30:
-        return f"{value / 2**30:.2f} GiB"
-    if unit == "%":
-        return f"{value:.2f}"
-    return significant(value / scale) + suffix
+    shown = _SCALES.get(unit, (1.0, unit))[1]
+    return f"{bare(value, unit)} {shown}".rstrip()
+
+
+def bare(value: float, unit: str) -> str:
+    """The number alone, scaled as `quantity` scales it."""
+    scale = _SCALES.get(unit, (1.0, ""))[0]
+    if unit in ("parameters", "%"):
+        return f"{value / scale:.2f}"
+    if unit == "bytes":
+        return f"{value / scale:.0f}"
+    return significant(value / scale)
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -42,11 +46,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:.{max(0, digits - 1 - exponent)}f}"
 
 
-def metric(found: Metric | None, interval: bool = True) -> str:
+def metric(found: Metric | None) -> str:
     """A metric with its 95 % interval, where it has one."""
     if found is None:
         return ABSENT
     text = quantity(found.value, found.unit)
-    if interval and found.low is not None and found.high is not None:
-        return f"{text} [{quantity(found.low, found.unit)}, {quantity(found.high, found.unit)}]"
+    if found.low is not None and found.high is not None:
+        return f"{text} [{bare(found.low, found.unit)}, {bare(found.high, found.unit)}]"
     return text

@@ -1,0 +1,40 @@
+"""Write a report: the page, RESULTS.md, results.json and results.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sslbench.io import write_json, write_text
+from sslbench.report import export, html, markdown
+from sslbench.report.content import Content, gather
+
+
+def build(
+    results: Path, out: Path, runs: Sequence[Path | str] = (), results_md: Path | None = None
+) -> tuple[Content, list[Path]]:
+    """Build a report.
+
+    Args:
+        results: folder of SYSTEM/EVALUATION.json.
+        out: where the files go.
+        runs: experiment folders whose `log.jsonl` become training curves.
+        results_md: a second place for RESULTS.md, for example the recipe's own.
+
+    Returns:
+        What the report says, and the paths written.
+
+    Raises:
+        SslbenchError: no rows, a refused row, or a missing library.
+    """
+    content = gather(results, runs)
+    page, text = html.page(content), markdown.results_md(content)
+    write_text(out / "index.html", page)
+    write_text(out / "RESULTS.md", text)
+    write_json(out / "results.json", export.as_json(content.rows))
+    write_text(out / "results.csv", export.as_csv(content.rows))
+    paths = [out / name for name in ("index.html", "RESULTS.md", "results.json", "results.csv")]
+    if results_md is not None:
+        write_text(results_md, text)
+        paths.append(results_md)
+    return content, paths

@@ -1,0 +1,95 @@
+"""Everything a report says, gathered once, before any format renders it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslbench.report import store
+from sslbench.report.cautions import cautions
+from sslbench.report.curves import Curve, read_runs
+from sslbench.report.headline import headlines
+from sslbench.report.layers import read_layer_weights
+from sslbench.report.paired import Comparison, Items, compare_to
+from sslbench.report.predictions import Item, worst
+from sslbench.report.schema import ResultRow
+from sslbench.report.view import Summary, summarise
+
+MAX_WORST = 40
+"""Lists of worst utterances, over all systems and scores."""
+
+
+@dataclass
+class Worst:
+    """The utterances that one system gets most wrong in one score."""
+
+    title: str
+    items: list[Item]
+
+
+@dataclass
+class Content:
+    """A report without its form."""
+
+    rows: list[ResultRow]
+    summary: Summary
+    comparison: Comparison
+    cautions: list[str]
+    headlines: list[str]
+    curves: list[Curve]
+    layer_weights: dict[str, dict[str, list[float]]]
+    worst: list[Worst]
+    commands: list[str]
+    problems: list[str]
+    """What was asked for and could not be shown."""
+
+
+def gather(results: Path, runs: Sequence[Path | str] = ()) -> Content:
+    """Read a results folder and training logs.
+
+    Args:
+        results: folder of SYSTEM/EVALUATION.json.
+        runs: experiment folders with `log.jsonl`.
+
+    Raises:
+        SslbenchError: no rows, or a refused one.
+    """
+    rows = store.load_all(results)
+    summary = summarise(rows)
+    items = Items(results)
+    comparison = compare_to(summary, items)
+    curves, problems = read_runs(runs)
+    return Content(
+        rows=rows,
+        summary=summary,
+        comparison=comparison,
+        cautions=cautions(rows),
+        headlines=headlines(summary, comparison),
+        curves=curves,
+        layer_weights=read_layer_weights(rows, results),
+        worst=_worst(summary, items),
+        commands=reproduce(rows),
+        problems=problems,
+    )
+
+
+def _worst(summary: Summary, items: Items) -> list[Worst]:
+    lists: list[Worst] = []
+    for column in summary.quality:
+        if column.higher_is_better:
+            continue  # a wrong answer is not more wrong than another
+        for system, _ in summary.measured(column):
+            found = items.of(system.rows[column.evaluation])
+            if not isinstance(found, str) and len(lists) < MAX_WORST and (top := worst(found)):
+                lists.append(Worst(f"{column.title}, {system.name}", top))
+    return lists
+
+
+def reproduce(rows: Sequence[ResultRow]) -> list[str]:
+    """Shell lines that make the rows again: the commit, then each command once, oldest first."""
+    commits = sorted({row.provenance.commit for row in rows} - {"installed"})
+    lines = [f"git checkout {commit}" for commit in commits[:1]]
+    lines += [f"# other rows: git checkout {commit}" for commit in commits[1:]]
+    ordered = sorted(rows, key=lambda row: row.provenance.created_utc)
+    return lines + list(dict.fromkeys(" ".join(row.provenance.command.split()) for row in ordered))

@@ -1,0 +1,114 @@
+"""RESULTS.md: the same content as the page, for a repository's eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sslbench.report import numbers
+from sslbench.report.content import Content
+from sslbench.report.schema import ResultRow
+from sslbench.report.view import Summary
+
+
+def results_md(content: Content) -> str:
+    """The whole file."""
+    summary = content.summary
+    parts = ["# Results", ""]
+    if content.cautions:
+        parts += ["**Read this first.**", "", *(f"- {_plain(line)}" for line in content.cautions), ""]
+    parts += [*(f"- {_plain(line)}" for line in content.headlines), ""] if content.headlines else []
+    parts += ["## Summary", "", *_table(*summary_cells(summary)), ""]
+    parts += [
+        "Square brackets hold 95 % intervals; bold is a column's best. ↓ lower is better, ↑ higher.",
+        "",
+    ]
+    verdicts = [pair.sentence for pair in content.comparison.pairs] + content.comparison.untested
+    if verdicts:
+        parts += [
+            "## Are the differences real?",
+            "",
+            "Paired bootstrap on the same utterances, Holm-corrected.",
+            "",
+        ]
+        parts += [*(f"- {_plain(line)}" for line in verdicts), ""]
+    parts += ["## Every figure", "", *_table(EVERY_HEADER, every_figure(content.rows)), ""]
+    parts += ["## Where the numbers come from", "", *_table(PROVENANCE_HEADER, provenance(content.rows)), ""]
+    if content.commands:
+        parts += ["## How to reproduce", "", "```sh", *content.commands, "```", ""]
+    return "\n".join(parts)
+
+
+def summary_cells(summary: Summary, bold: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the summary table, in Markdown when `bold`."""
+    header = ["system", "weights", *(f"{column.label} {column.arrow}" for column in summary.columns)]
+    lines = []
+    for system in summary.systems:
+        line = [system.name, system.weights]
+        for column in summary.columns:
+            cell = summary.cell(system, column)
+            text = f"**{cell.text}**" if cell.best and bold else cell.text
+            line.append(f"{text} {cell.interval}".strip())
+        lines.append(line)
+    return header, lines
+
+
+EVERY_HEADER = ["system", "evaluation", "data", "tier", "weights", "metric", "value [95 %]", "n"]
+
+
+def every_figure(rows: Sequence[ResultRow]) -> list[list[str]]:
+    """One line per metric of every row."""
+    lines = []
+    for row in rows:
+        data = f"{row.data.corpus} {row.data.split}" + (" (synthetic)" if row.data.synthetic else "")
+        for name, metric in row.metrics.items():
+            count = numbers.ABSENT if metric.n is None else str(metric.n)
+            known = [row.system, row.evaluation, data, row.tier, row.weights]
+            lines.append([*known, name, numbers.metric(metric), count])
+    return lines
+
+
+PROVENANCE_HEADER = [
+    "system",
+    "evaluation",
+    "commit",
+    "machine",
+    "threads",
+    "seed",
+    "config",
+    "data",
+    "weights",
+    "date",
+]
+
+
+def provenance(rows: Sequence[ResultRow]) -> list[list[str]]:
+    """One line per row; hashes by their first digits."""
+    lines = []
+    for row in rows:
+        stamp = row.provenance
+        commit = stamp.commit[:10] + (" + changes" if stamp.dirty else "")
+        machine = stamp.cpu if stamp.gpu == "none" else stamp.gpu
+        hashes = [
+            stamp.config_sha256[:10],
+            stamp.data_sha256[:10],
+            (row.weights_sha256 or numbers.ABSENT)[:10],
+        ]
+        known = [row.system, row.evaluation, commit, machine, str(stamp.torch_threads), str(stamp.seed)]
+        lines.append([*known, *hashes, stamp.created_utc[:10]])
+    return lines
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---" if position < 2 else "---:" for position in range(len(header))]
+    return [_line(header), _line(rule, raw=True), *(_line(line) for line in lines)]
+
+
+def _line(cells: Sequence[str], raw: bool = False) -> str:
+    return "| " + " | ".join(cell if raw else _plain(cell) for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """Text that cannot break out of a table cell or become HTML."""
+    for mark, replacement in {"\\": "\\\\", "|": "\\|", "<": "&lt;", "`": "\\`", "\n": " "}.items():
+        text = text.replace(mark, replacement)
+    return text

@@ -1,0 +1,141 @@
+"""Is a difference real? Paired bootstrap of two systems on the same utterances, corrected for many pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslbench.report.predictions import Item, read_items
+from sslbench.report.schema import ResultRow
+from sslbench.report.stats import paired_test
+from sslbench.report.view import Column, Summary
+
+SIGNIFICANT = 0.05
+
+
+@dataclass
+class Pair:
+    """One comparison: the difference is `system` minus `reference`, in points of the column's unit."""
+
+    column: Column
+    reference: str
+    system: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    utterances: int
+    p_corrected: float = 1.0
+    """By Holm's method over all pairs of the same call."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown at the 5 % level after correction."""
+        return self.p_corrected < SIGNIFICANT
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        what = f"{self.column.title}: {self.system} against {self.reference}"
+        interval = f"[{self.low:+.2f}, {self.high:+.2f}]"
+        figures = f"{self.difference:+.2f} points {interval}, p {p_text(self.p_corrected)}"
+        if not self.shown:
+            return f"{what}: no difference shown ({figures})"
+        better = (self.difference > 0) == self.column.higher_is_better
+        return f"{what}: {'better' if better else 'worse'} ({figures})"
+
+
+@dataclass
+class Comparison:
+    """All pairs against a reference, and why some could not be tested."""
+
+    pairs: list[Pair]
+    untested: list[str]
+
+
+def p_text(p_value: float) -> str:
+    """A p value with sensible digits."""
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
+
+
+class Items:
+    """Scored utterances by (system, evaluation), read once."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self._known: dict[tuple[str, str], dict[str, Item] | str] = {}
+
+    def of(self, row: ResultRow) -> dict[str, Item] | str:
+        """As `read_items`."""
+        key = (row.system, row.evaluation)
+        if key not in self._known:
+            self._known[key] = read_items(row, self.results)
+        return self._known[key]
+
+
+def compare_to(summary: Summary, items: Items, reference: str | None = None) -> Comparison:
+    """Compare every system with one reference in every score.
+
+    Args:
+        summary: the systems.
+        items: their predictions.
+        reference: a system's name; None takes the best system of each score.
+    """
+    pairs: list[Pair] = []
+    untested: list[str] = []
+    for column in summary.quality:
+        ranked = [system for system, _ in summary.measured(column)]
+        names = [system.name for system in ranked]
+        base = names[0] if reference is None and names else reference
+        if base not in names:
+            continue
+        base_row = ranked[names.index(base)].rows[column.evaluation]
+        for system in ranked:
+            if system.name == base:
+                continue
+            found = _pair(column, base_row, system.rows[column.evaluation], items)
+            if isinstance(found, Pair):
+                pairs.append(found)
+            else:
+                untested.append(f"{column.title}: {system.name} against {base}: not tested, {found}")
+    holm(pairs)
+    return Comparison(pairs, untested)
+
+
+def _pair(column: Column, base: ResultRow, row: ResultRow, items: Items) -> Pair | str:
+    ours, theirs = items.of(row), items.of(base)
+    for name, found in ((row.system, ours), (base.system, theirs)):
+        if isinstance(found, str):
+            return f"{name}: {found}"
+    assert not isinstance(ours, str) and not isinstance(theirs, str)  # noqa: S101, PT018 (for the type checker)
+    return _test(column, base.system, row.system, theirs, ours)
+
+
+def _test(
+    column: Column, base: str, system: str, theirs: Mapping[str, Item], ours: Mapping[str, Item]
+) -> Pair | str:
+    common = [identifier for identifier in theirs if identifier in ours]
+    if len(common) < len(theirs) or len(common) < len(ours):
+        return (
+            f"they were scored on different utterances ({len(theirs)} and {len(ours)}, {len(common)} shared)"
+        )
+    if any(theirs[i].length != ours[i].length for i in common):
+        return "their references differ"
+    speakers = [theirs[i].speaker for i in common]
+    result = paired_test(
+        [ours[i].errors for i in common],
+        [theirs[i].errors for i in common],
+        [theirs[i].length for i in common],
+        None if None in speakers else speakers,
+    )
+    points = (100 * result.difference, 100 * result.low, 100 * result.high)
+    return Pair(column, base, system, *points, result.p_value, len(common))
+
+
+def holm(pairs: Sequence[Pair]) -> None:
+    """Fill `p_corrected` (Holm, Scand. J. Statist. 6, 1979): controls the chance of any false verdict."""
+    highest = 0.0
+    for rank, pair in enumerate(sorted(pairs, key=lambda pair: pair.p_value)):
+        highest = max(highest, min(1.0, pair.p_value * (len(pairs) - rank)))
+        pair.p_corrected = highest

@@ -1,0 +1,1 @@
+"""Jinja templates and style of the report page."""

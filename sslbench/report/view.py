@@ -1,0 +1,160 @@
+"""Result rows as a table of systems: one line per system, one column per evaluation or cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sslbench.report import numbers
+from sslbench.report.schema import Metric, ResultRow
+
+NOT_QUALITY = ("profile", "pretrain")
+"""Evaluations of this engine that measure cost or training, not the quality of features."""
+
+# profile metric -> title, unit as displayed
+COSTS = {
+    "params_total": ("Parameters", "M"),
+    "macs_g": ("MACs", "G"),
+    "rtf": ("RTF", "s/s"),
+    "train_audio_s_per_s": ("Training speed", "audio s/s"),
+    "peak_mem_train_bytes": ("Training memory", "MiB"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of every system."""
+
+    evaluation: str
+    metric: str
+    title: str
+    unit: str
+    higher_is_better: bool
+    quality: bool
+
+    @property
+    def arrow(self) -> str:
+        """Which direction is better."""
+        return "↑" if self.higher_is_better else "↓"
+
+    @property
+    def label(self) -> str:
+        """Title with unit, for axes and headers."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one system."""
+
+    text: str
+    interval: str
+    best: bool
+
+
+@dataclass
+class System:
+    """The rows of one system, by evaluation."""
+
+    name: str
+    rows: dict[str, ResultRow] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> str:
+        """Where the weights came from, by the quality rows when there are any."""
+        quality = [row.weights for name, row in self.rows.items() if name not in NOT_QUALITY]
+        return ", ".join(sorted(set(quality or [row.weights for row in self.rows.values()])))
+
+    @property
+    def upstream(self) -> str:
+        """Registry or s3prl name."""
+        return ", ".join(sorted({row.upstream for row in self.rows.values()}))
+
+    def metric(self, column: Column) -> Metric | None:
+        """The figure of a column, when it was measured."""
+        row = self.rows.get(column.evaluation)
+        return row.metrics.get(column.metric) if row else None
+
+
+@dataclass
+class Summary:
+    """What the tables and plots show."""
+
+    columns: list[Column]
+    systems: list[System]
+
+    @property
+    def quality(self) -> list[Column]:
+        """The columns of scores."""
+        return [column for column in self.columns if column.quality]
+
+    def measured(self, column: Column) -> list[tuple[System, Metric]]:
+        """The systems that have a figure in this column, best first."""
+        found = [(s, m) for s in self.systems if (m := s.metric(column)) is not None]
+        return sorted(found, key=lambda pair: pair[1].value, reverse=column.higher_is_better)
+
+    def cell(self, system: System, column: Column) -> Cell:
+        """A figure as text; the best of at least two is marked."""
+        found = system.metric(column)
+        if found is None:
+            return Cell(numbers.ABSENT, "", False)
+        ranked = self.measured(column)
+        text = numbers.bare(found.value, found.unit)
+        if found.low is None or found.high is None:
+            return Cell(text, "", len(ranked) > 1 and found.value == ranked[0][1].value)
+        interval = f"[{numbers.bare(found.low, found.unit)}, {numbers.bare(found.high, found.unit)}]"
+        return Cell(text, interval, len(ranked) > 1 and found.value == ranked[0][1].value)
+
+
+def summarise(rows: Iterable[ResultRow]) -> Summary:
+    """Arrange rows by system; evaluations that nobody has are no columns."""
+    systems: dict[str, System] = {}
+    for row in rows:
+        systems.setdefault(row.system, System(row.system)).rows[row.evaluation] = row
+    chosen = list(systems.values())
+    columns = _quality_columns(chosen) + _cost_columns(chosen)
+    return Summary(columns, _ordered(chosen, columns))
+
+
+def _quality_columns(systems: Sequence[System]) -> list[Column]:
+    found: dict[str, Column] = {}
+    for system in systems:
+        for name, row in system.rows.items():
+            if name in NOT_QUALITY or name in found:
+                continue
+            metric, value = next(iter(row.metrics.items()))
+            title = f"{name.upper()} {metric_title(metric)}"
+            found[name] = Column(name, metric, title, value.unit, value.higher_is_better, quality=True)
+    return [found[name] for name in sorted(found)]
+
+
+def metric_title(name: str) -> str:
+    """`wer` → `WER`, `accuracy` → `accuracy`: short names are abbreviations."""
+    return name.upper() if len(name) <= 4 and name != "acc" else name.replace("_", " ")
+
+
+def _cost_columns(systems: Sequence[System]) -> list[Column]:
+    columns = []
+    for metric, (title, unit) in COSTS.items():
+        known = [s.rows["profile"].metrics[metric] for s in systems if _has(s, "profile", metric)]
+        if known:
+            columns.append(Column("profile", metric, title, unit, known[0].higher_is_better, quality=False))
+    return columns
+
+
+def _has(system: System, evaluation: str, metric: str) -> bool:
+    return evaluation in system.rows and metric in system.rows[evaluation].metrics
+
+
+def _ordered(systems: list[System], columns: Sequence[Column]) -> list[System]:
+    """By the first score, best first; systems without it come last, by name."""
+    if not columns:
+        return sorted(systems, key=lambda system: system.name)
+    first = columns[0]
+    sign = -1.0 if first.higher_is_better else 1.0
+
+    def key(system: System) -> tuple[bool, float, str]:
+        found = system.metric(first)
+        return (found is None, sign * found.value if found else 0.0, system.name)
+
+    return sorted(systems, key=key)
