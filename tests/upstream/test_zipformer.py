@@ -121,7 +121,11 @@ def test_training_reduces_the_loss_and_resumes_bit_for_bit():
         return losses
 
     def started(**kwargs):
-        model = small(schedule_speed=200.0, **kwargs).train()
+        shape = {
+            "downsampling": [1, 2], "layers": [1, 1], "dims": [24, 32], "kernels": [7, 7],
+            "unmasked_dims": [24, 24], "ffn_dims": [32, 48], "heads": [4, 4],
+        }  # fmt: skip
+        model = small(schedule_speed=200.0, **shape, **kwargs).train()
         return model, ScaledAdam(model.named_parameters(), lr=0.02)
 
     model, optimizer = started()
