@@ -95,6 +95,7 @@ class Trainer:
         load_strict(self.model, snapshot.model, where)
         if snapshot.average is not None:
             self.average.load(snapshot.average)
+        self.model.load_training_state(state.get("model", {}))
         self.updater.load_state_dict(state["updater"])
         self.loader.load_state_dict(state["data"])
         self.step = self.saved_step = snapshot.step
@@ -111,6 +112,7 @@ class Trainer:
         self._tick()
         if self.world.is_main:
             trainer = {
+                "model": self.model.training_state(),
                 "updater": self.updater.state_dict(),
                 "data": self.loader.state_dict(),
                 "sums": self.meter.sums,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import numpy as np
 import soundfile
 from lhotse import Recording
 
+from sslbench.cli import main
 from sslbench.data.manifests import write_manifest
-from sslbench.io import read_jsonl
+from sslbench.io import read_jsonl, write_yaml
 from sslbench.pretrain.config import PretrainConfig
 
 TONES_HZ = (200, 450, 900, 1700)
@@ -78,14 +78,29 @@ def weights(exp: Path | str, step: int, name: str = "model.safetensors") -> byte
     return (Path(exp) / "checkpoints" / f"step-{step:08d}" / name).read_bytes()
 
 
-def launch(settings: dict[str, Any], *more: str, **environment: str) -> subprocess.Popen[str]:
-    """`sslbench pretrain` in its own process."""
-    from sslbench.io import write_yaml
+def fork_run(settings: dict[str, Any], output: Path, **environment: str) -> int:
+    """`sslbench pretrain` in a child process, forked so that it need not import everything again.
 
-    path = Path(settings["exp_dir"]).with_suffix(".yaml")
-    write_yaml(path, settings)
-    command = [sys.executable, "-m", "sslbench", "pretrain", "--config", str(path), *more]
-    return subprocess.Popen(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    Returns:
+        Its process id; its exit status is that of the command line.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 70
+    try:
+        os.environ.update(environment)
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        sys.stdout = sys.stderr = os.fdopen(descriptor, "w", buffering=1)
+        path = output.with_suffix(".yaml")
+        write_yaml(path, settings)
+        status = main(["pretrain", "--config", str(path)])
+    finally:
+        os._exit(status)
+
+
+def finish(pid: int) -> int:
+    """Wait for a child: its exit status, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

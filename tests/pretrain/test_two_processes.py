@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pretrain_toy import config, curve, launch, make_both, make_settings
+from pretrain_toy import config, curve, finish, fork_run, make_both, make_settings
 
 from sslbench.errors import SslbenchError
 from sslbench.io import read_jsonl
 from sslbench.pretrain.trainer import run
 
 
-def pair(settings: dict[str, object], *more: str) -> list[str]:
-    """Run both ranks to their end; their output. Fails unless both succeed."""
+def pair(settings: dict[str, Any], folder: Path, **changes: Any) -> None:
+    """Run both ranks to their end. Fails unless both succeed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [launch(settings, *more, RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in (0, 1)]
-    outputs = [process.communicate(timeout=120)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], outputs
-    return outputs
+    outputs = [folder / f"rank{rank}-{port}.log" for rank in (0, 1)]
+    ranks = [
+        fork_run({**settings, **changes}, output, RANK=str(rank), LOCAL_RANK=str(rank), **common)
+        for rank, output in enumerate(outputs)
+    ]
+    assert [finish(pid) for pid in ranks] == [0, 0], [path.read_text() for path in outputs]
 
 
 def test_two_processes_equal_one_with_both_batches(tmp_path: Path) -> None:
     corpus = make_both(tmp_path)
-    # one bucket: with several, ranks get batches of one bucket at a time, in another order than one process
-    settings = make_settings(corpus, tmp_path / "two", num_buckets=1, accum=2, max_steps=10, save_every=5)
-    pair(settings, "--max_steps", "5")
-    pair(settings)  # goes on from step 5
-    alone = config(settings, exp_dir=str(tmp_path / "one"), accum=4)
+    # One bucket, since ranks get batches of one bucket at a time; and less than one pass over the data, at
+    # whose end one of the ranks may get nothing: both would deal the batches in another order.
+    settings = make_settings(
+        corpus, tmp_path / "two", num_buckets=1, accum=2, max_duration_s=2.5, save_every=3
+    )
+    pair(settings, tmp_path, max_steps=3)
+    pair(settings, tmp_path, max_steps=5)  # goes on from step 3
+    alone = config(settings, exp_dir=str(tmp_path / "one"), accum=4, max_steps=5)
     assert run(alone) == 0
 
     two, one = curve(tmp_path / "two"), curve(tmp_path / "one")
-    assert len(one) == 10
+    assert len(one) == 5
     for (step, *values), (other, *expected) in zip(two, one, strict=True):
         assert step == other
         assert values == pytest.approx(expected, rel=1e-5, abs=1e-5)
@@ -49,6 +54,5 @@ def test_two_processes_equal_one_with_both_batches(tmp_path: Path) -> None:
     used = [[r["ids"] for r in read_jsonl(tmp_path / "two" / f"utterances-{k}.jsonl")] for k in (0, 1)]
     assert not any(set(a) & set(b) for a, b in zip(*used, strict=True))
 
-    os.environ.pop("WORLD_SIZE", None)
     with pytest.raises(SslbenchError, match="stored with world_size=2, now 1"):
         run(config(settings, max_steps=20))
