@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,21 @@ class World:
         if self.size > 1:
             dist.broadcast(shared, src=0)
         return int(shared.item())
+
+    def gather(self, state: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """Every process's small state, in the order of ranks; keys and shapes are the same everywhere."""
+        gathered: list[dict[str, torch.Tensor]] = [{} for _ in range(self.size)]
+        for name in sorted(state):
+            own = state[name].to(self.device)
+            plain = own.to(torch.uint8) if own.dtype == torch.bool else own  # backends lack bool
+            parts = [torch.empty_like(plain) for _ in range(self.size)]
+            if self.size > 1:
+                dist.all_gather(parts, plain.contiguous())
+            else:
+                parts = [plain]
+            for part, into in zip(parts, gathered, strict=True):
+                into[name] = part.to(device="cpu", dtype=own.dtype)
+        return gathered
 
     def wait(self) -> None:
         """Until everybody is here."""

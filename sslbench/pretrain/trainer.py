@@ -92,12 +92,13 @@ class Trainer:
     def _restore(self, snapshot: checkpoint.Snapshot) -> None:
         state = snapshot.trainer
         where = str(checkpoint.folder_of(self.exp / "checkpoints", snapshot.step))
+        self.loader.load_state_dict(state["data"])
         load_strict(self.model, snapshot.model, where)
         if snapshot.average is not None:
             self.average.load(snapshot.average)
         self.model.load_training_state(state.get("model", {}))
+        self.model.load_training_state(state["models"][self.world.rank])
         self.updater.load_state_dict(state["updater"])
-        self.loader.load_state_dict(state["data"])
         self.step = self.saved_step = snapshot.step
         self.epoch = state["data"]["epoch"]
         self.meter.sums = dict(state["sums"])
@@ -110,8 +111,10 @@ class Trainer:
         if self.saved_step == self.step:
             return
         self._tick()
+        models = self.world.gather(self.model.training_state())
         if self.world.is_main:
             trainer = {
+                "models": models,
                 "model": self.model.training_state(),
                 "updater": self.updater.state_dict(),
                 "data": self.loader.state_dict(),

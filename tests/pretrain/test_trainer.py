@@ -54,11 +54,26 @@ def test_a_run_is_reproducible_and_depends_on_its_seed(settings: dict[str, Any],
     assert curves[0] == curves[1] != curves[2]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "scaled_adam"])
+ZIPFORMER = {
+    "downsampling": [1, 2], "layers": [1, 1], "dims": [32, 32], "unmasked_dims": [32, 32],
+    "ffn_dims": [32, 32], "heads": [2, 2], "kernels": [7, 7], "num_units": 4,
+    "conv_layers": [[16, 10, 5], [16, 8, 8], [32, 8, 8]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "scaled_adam"},
+        {"optimizer": "scaled_adam", "upstream": "zipformer_tiny", "model": ZIPFORMER},
+    ],
+    ids=["adamw", "scaled_adam", "zipformer"],
+)
 def test_stopping_and_going_on_changes_no_bit(
-    settings: dict[str, Any], tmp_path: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.update(optimizer=optimizer, average_every=3, accum=2, crop="shortest", log_every=2)
+    settings.update(changes, average_every=3, accum=2, crop="shortest", log_every=2)
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     assert run(config(settings, exp_dir=whole)) == 0
 
