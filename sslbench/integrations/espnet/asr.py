@@ -16,6 +16,7 @@ from typing import Any
 from sslbench import io
 from sslbench.errors import SslbenchError
 from sslbench.integrations.espnet.export import export
+from sslbench.integrations.s3prl._hook import installed
 
 HERE = Path(__file__).parent
 TAIL_LINES = 15
@@ -168,8 +169,10 @@ def _stage(out: Path, stage: str, tool: str, words: list[Any]) -> None:
     if mark.is_file():
         print(f"{stage}: complete, skipped", file=sys.stderr)
         return
-    command = [sys.executable, "-m", f"sslbench.integrations.espnet.{tool}", *map(str, words)]
-    print(f"{stage}: espnet2.bin.{tool}, log in {log}", file=sys.stderr)
+    # with the start-up hook ESPnet's own program finds our names; without it our wrapper registers them
+    package = "espnet2.bin" if installed() else "sslbench.integrations.espnet"
+    command = [sys.executable, "-m", f"{package}.{tool}", *map(str, words)]
+    print(f"{stage}: {package}.{tool}, log in {log}", file=sys.stderr)
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as stream:
         status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode

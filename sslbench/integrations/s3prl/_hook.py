@@ -61,6 +61,7 @@ class ImportWatch:
 
 
 _WATCH = ImportWatch()
+_installed = False
 
 
 def _watching() -> ImportWatch:
@@ -89,9 +90,16 @@ def install() -> None:
     """Watch for s3prl unless `SSLBENCH_NO_HOOK` is set. Repeating it changes nothing."""
     if os.environ.get(OPT_OUT, "") not in ("", "0"):
         return
+    global _installed
+    _installed = True
     before_import("s3prl", _mend)
     before_import("s3prl.hub", _bound_waiting)
     after_import("s3prl.hub", _register)
+
+
+def installed() -> bool:
+    """Whether this process, and so every Python that it starts, has the hook."""
+    return _installed
 
 
 def _mend() -> None:
