@@ -96,7 +96,6 @@ class Trainer:
         load_strict(self.model, snapshot.model, where)
         if snapshot.average is not None:
             self.average.load(snapshot.average)
-        self.model.load_training_state(state.get("model", {}))
         self.model.load_training_state(state["models"][self.world.rank])
         self.updater.load_state_dict(state["updater"])
         self.step = self.saved_step = snapshot.step
@@ -115,7 +114,6 @@ class Trainer:
         if self.world.is_main:
             trainer = {
                 "models": models,
-                "model": self.model.training_state(),
                 "updater": self.updater.state_dict(),
                 "data": self.loader.state_dict(),
                 "sums": self.meter.sums,
