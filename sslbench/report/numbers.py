@@ -25,6 +25,8 @@ def quantity(value: float | None, unit: str) -> str:
 def bare(value: float, unit: str) -> str:
     """The number alone, scaled as `quantity` scales it."""
     scale = _SCALES.get(unit, (1.0, ""))[0]
+    if value == 0 and unit != "%":
+        return "0"
     if unit in ("parameters", "%"):
         return f"{value / scale:.2f}"
     if unit == "bytes":

@@ -12,6 +12,7 @@ from sslbench.report.stats import paired_test
 from sslbench.report.view import Column, Summary
 
 SIGNIFICANT = 0.05
+DRAWS = 5000
 
 
 @dataclass
@@ -128,6 +129,7 @@ def _test(
         [theirs[i].errors for i in common],
         [theirs[i].length for i in common],
         None if None in speakers else speakers,
+        n=DRAWS,
     )
     points = (100 * result.difference, 100 * result.low, 100 * result.high)
     return Pair(column, base, system, *points, result.p_value, len(common))

@@ -64,22 +64,25 @@ def _trade_off(quality: Column, cost: Column, points: Sequence[Point]) -> Figure
     def draw(axes: Any, theme: Theme) -> None:
         axes.set_xscale("log")
         _readable_log_ticks(axes)
-        axes.plot(
+        # a step: between two systems, the cheaper one is what can be had
+        axes.step(
             [p.cost for p in front], [p.quality.value for p in front],
-            color=theme.front, linestyle="--", linewidth=1.2, zorder=1,
+            where="post", color=theme.front, linestyle="--", linewidth=1.2, zorder=1,
         )  # fmt: skip
         for point in points:
             low, high = _ends(point.quality)
+            on_front = point in front
             axes.errorbar(
-                point.cost, point.quality.value, yerr=[[low], [high]], capsize=3, markersize=7,
-                markeredgecolor=theme.ink if point in front else "none", elinewidth=1.2, zorder=2,
-                **style.look(point.index),
+                point.cost, point.quality.value, yerr=[[low], [high]], capsize=3, markersize=8,
+                linestyle="none", elinewidth=1.2, zorder=2,
+                markeredgecolor=theme.ink if on_front else "none",
+                label=point.name if on_front or len(points) <= MAX_LABELS else None,
+                **theme.look(point.index),
             )  # fmt: skip
-        axes.margins(x=0.22, y=0.12)
+        axes.margins(x=0.1, y=0.1)
         axes.set_xlabel(f"{cost.label}, log scale")
         axes.set_ylabel(f"{quality.label} {quality.arrow}")
-        labelled = points if len(points) <= MAX_LABELS else front
-        _place_labels(axes, labelled)
+        _legend_below(axes)
 
     named = ", ".join(point.name for point in front)
     alt = f"{quality.label} against {cost.label} for {len(points)} systems. On the Pareto front: {named}."
@@ -94,29 +97,22 @@ def _readable_log_ticks(axes: Any) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _place_labels(axes: Any, points: Sequence[Point]) -> None:
-    """Names beside their points, moved apart vertically where they would overlap."""
-    axes.figure.draw_without_rendering()
-    to_pixels, height = axes.transData.transform, style.PRINTED * axes.figure.dpi / 72
-    middle = sum(axes.get_window_extent().intervalx) / 2
-    placed: list[tuple[float, float, float]] = []  # left, right, y
-    for point in sorted(points, key=lambda p: -p.quality.value):
-        x, y = to_pixels((point.cost, point.quality.value))
-        width = 0.6 * height * len(point.name)
-        rightwards = x <= middle
-        left = x + height if rightwards else x - height - width
-        shift = 0.0
-        while any(
-            left < end and left + width > start and abs(y + shift - at) < height for start, end, at in placed
-        ):
-            shift -= height / 4
-        placed.append((left, left + width, y + shift))
-        offset = 8 if rightwards else -8
-        axes.annotate(
-            point.name, (point.cost, point.quality.value), (offset, shift * 72 / axes.figure.dpi),
-            textcoords="offset points", ha="left" if rightwards else "right", va="center",
-            fontsize=style.PRINTED - 1,
-        )  # fmt: skip
+def _legend_below(axes: Any) -> None:
+    """Names under the plot, where they cannot hide points; markers without their error bars."""
+    from matplotlib.container import ErrorbarContainer
+
+    handles, labels = axes.get_legend_handles_labels()
+    handles = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
+    axes.figure.legend(
+        handles, labels, loc="outside lower center", ncols=_columns(labels), fontsize=style.PRINTED - 1,
+        handletextpad=0.4, columnspacing=1.2,
+    )  # fmt: skip
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """As many legend columns as fit the width."""
+    longest = max((len(label) for label in labels), default=1) + 4
+    return max(1, min(len(labels), 62 // longest))
 
 
 def dots(summary: Summary) -> list[Figure]:
@@ -133,7 +129,7 @@ def dots(summary: Summary) -> list[Figure]:
                 low, high = _ends(metric)
                 axes.errorbar(
                     metric.value, height, xerr=[[low], [high]], capsize=3, markersize=7,
-                    markeredgecolor="none", **style.look(colours[system.name]),
+                    markeredgecolor="none", **theme.look(colours[system.name]),
                 )  # fmt: skip
             axes.set_yticks(range(len(ranked)), [system.name for system, _ in reversed(ranked)])
             axes.set_ylim(-0.6, len(ranked) - 0.4)
@@ -162,7 +158,7 @@ def curve_figures(curves: Sequence[Curve]) -> list[Figure]:
 
         def draw(axes: Any, theme: Theme, chosen: Any = chosen, label: str = label) -> None:
             for curve in chosen:
-                drawn = style.look(runs.index(curve.run))
+                drawn = theme.look(runs.index(curve.run))
                 if curve.dev:
                     drawn |= {"linestyle": "--", "markersize": 5}
                 else:
@@ -173,7 +169,7 @@ def curve_figures(curves: Sequence[Curve]) -> list[Figure]:
             axes.set_xlabel("training step")
             axes.set_ylabel(label)
             if len(chosen) <= MAX_LABELS:
-                axes.legend(fontsize=style.PRINTED - 2)
+                _legend_below(axes)
 
         last = "; ".join(f"{c.run}{' dev' if c.dev else ''} ends at {c.values[-1]:.3g}" for c in chosen[:12])
         figures.append(style.render(title, f"{title} by training step: {last}.", draw))

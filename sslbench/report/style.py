@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-# Okabe and Ito (2008), without black and yellow, which vanish on dark and on light paper; markers differ too
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -22,11 +20,20 @@ class Theme:
     ink: str
     faint: str
     front: str
+    colours: tuple[str, ...]
+
+    def look(self, index: int) -> dict[str, Any]:
+        """Colour and marker of the n-th system; pairs repeat only after 56 systems."""
+        return {"color": self.colours[index % len(self.colours)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-LIGHT = Theme("light", ink="#1f2328", faint="#d5dae0", front="#6e7781")
-DARK = Theme("dark", ink="#e6edf3", faint="#3a424d", front="#9aa4af")
-PRINTED = 11  # points; figures are shown at most at their natural width
+# Okabe and Ito (2008) without black and yellow, which vanish on dark and on light paper
+_ON_LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#C98500", "#3A9BD9", "#6E6E6E")
+_ON_DARK = ("#4FA8E0", "#F07F3C", "#2CC295", "#E3A1C6", "#EDB032", "#8FD0FF", "#B4B4B4")
+LIGHT = Theme("light", ink="#1f2328", faint="#d5dae0", front="#6e7781", colours=_ON_LIGHT)
+DARK = Theme("dark", ink="#e6edf3", faint="#3a424d", front="#9aa4af", colours=_ON_DARK)
+PRINTED = 11
+"""Points; figures are shown at most a little above their natural width."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,6 @@ class Figure:
     alt: str
     light: str
     dark: str
-
-
-def look(index: int) -> dict[str, Any]:
-    """Colour and marker of the n-th system; pairs repeat only after 56 systems."""
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def render(

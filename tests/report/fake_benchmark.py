@@ -71,7 +71,7 @@ def fields(system: str = "a-system", evaluation: str = "asr", **changes: Any) ->
 
 
 def write_benchmark(folder: Path) -> Path:
-    """Results of all systems with predictions and layer weights, and two training runs; returns the results."""
+    """Results with predictions and layer weights, and three training runs; returns the results folder."""
     results = folder / "results"
     for index, system in enumerate(SYSTEMS):
         name, upstream, weights, wer, phone_factor, sid = system[:6]

@@ -1,0 +1,109 @@
+"""Verdicts from predictions: real differences are shown, others are not, and doubtful files are not used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import fake_benchmark as fake
+import pytest
+
+from sslbench.cli import main
+from sslbench.report import store
+from sslbench.report.paired import Comparison, Items, Pair, compare_to, holm
+from sslbench.report.predictions import read_items, worst
+from sslbench.report.view import Column, summarise
+
+
+def _compare(results: Path, reference: str | None = None) -> Comparison:
+    return compare_to(summarise(store.load_all(results)), Items(results), reference)
+
+
+def test_a_real_difference_is_shown_and_a_small_one_is_not(benchmark_dir: Path) -> None:
+    pairs = {
+        (p.column.evaluation, p.system): p
+        for p in _compare(benchmark_dir / "results", "zipformer-mini").pairs
+    }
+    assert len(pairs) == 3 * 4
+    assert "worse" in pairs["asr", "fbank"].sentence
+    assert pairs["asr", "fbank"].low > 40
+    assert "no difference shown" in pairs["asr", "hubert-k2ssl-mini"].sentence
+    assert pairs["sid", "fbank"].difference < 0
+    assert "worse" in pairs["sid", "fbank"].sentence
+
+
+def test_the_difference_is_that_of_the_rows(benchmark_dir: Path) -> None:
+    rows = {
+        (r.system, r.evaluation): next(iter(r.metrics.values())).value
+        for r in store.load_all(benchmark_dir / "results")
+    }
+    for pair in _compare(benchmark_dir / "results").pairs:
+        evaluation = pair.column.evaluation
+        gap = rows[pair.system, evaluation] - rows[pair.reference, evaluation]
+        assert pair.difference == pytest.approx(gap)
+        assert pair.low <= pair.difference <= pair.high
+
+
+def test_predictions_that_do_not_give_the_score_are_not_used(benchmark_dir: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(benchmark_dir / "results", results)
+    path = results / "fbank" / "asr" / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**line, "hyp": line["ref"]}) + "\n" for line in lines))
+    (results / "hubert-orig-mini" / "asr" / "predictions.jsonl").unlink()
+    untested = [line for line in _compare(results).untested if "ASR" in line]
+    assert any("fbank: predictions give 0.00, not the row's" in line for line in untested)
+    assert any("hubert-orig-mini: no predictions on disk" in line for line in untested)
+
+
+def test_different_utterances_are_not_paired(benchmark_dir: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(benchmark_dir / "results", results)
+    path = results / "fbank" / "asr" / "predictions.jsonl"
+    path.write_text(path.read_text().replace('"id": "utt-000"', '"id": "utt-999"'))
+    assert any(
+        "different utterances (150 and 150, 149 shared)" in line for line in _compare(results).untested
+    )
+
+
+def test_worst_utterances_have_the_most_edits(benchmark_dir: Path) -> None:
+    row = next(
+        r for r in store.load_all(benchmark_dir / "results") if (r.system, r.evaluation) == ("fbank", "asr")
+    )
+    items = read_items(row, benchmark_dir / "results")
+    assert isinstance(items, dict)
+    top = worst(items, 3)
+    assert len(top) == 3
+    assert top[0].errors == max(item.errors for item in items.values())
+
+
+def test_holm_equals_a_worked_example() -> None:
+    column = Column("asr", "wer", "WER", "%", False, True)
+    pairs = [Pair(column, "a", "b", 1, 0, 2, p, 10) for p in (0.01, 0.04, 0.03, 0.005)]
+    holm(pairs)
+    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, made monotone
+    assert [round(pair.p_corrected, 6) for pair in pairs] == [0.03, 0.06, 0.06, 0.02]
+
+
+def test_the_command_tests_against_the_first_system(
+    benchmark_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = str(benchmark_dir / "results")
+    assert main(["compare", "hubert-k2ssl-mini", "fbank", "--results", results]) == 0
+    printed = capsys.readouterr().out
+    assert "ASR WER: fbank against hubert-k2ssl-mini: worse" in printed
+    assert "zipformer" not in printed.split("Side by side")[1].replace("zipformer_tiny", "")
+
+
+def test_an_unknown_system_is_helped_with(benchmark_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "fbnk", "--results", str(benchmark_dir / "results")]) == 2
+    assert "has no system 'fbnk'; did you mean fbank?" in capsys.readouterr().err
+
+
+def test_rows_without_predictions_are_shown_but_not_tested(tmp_path: Path) -> None:
+    for system in ("a", "b"):
+        store.save(store.make_row(**fake.fields(system)), tmp_path)
+    found = _compare(tmp_path)
+    assert found.pairs == []
+    assert "not tested" in found.untested[0]

@@ -1,0 +1,222 @@
+"""The page and the tables say what the rows say, safely and offline."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import fake_benchmark as fake
+import pytest
+
+from sslbench.cli import main
+from sslbench.report import numbers, store
+from sslbench.report.build import build
+from sslbench.report.content import Content
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+HOSTILE = "<script>alert(1)</script>|`$x$`&\"'"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, key, value in self.attributes if key == name]
+
+
+@pytest.fixture(scope="module")
+def built(benchmark_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Content, Path]:
+    out = tmp_path_factory.mktemp("report")
+    content, _ = build(
+        benchmark_dir / "results", out, sorted((benchmark_dir / "exp").iterdir()), out / "recipe.md"
+    )
+    return content, out
+
+
+def test_the_page_is_one_file_without_network_or_script(built: tuple[Content, Path]) -> None:
+    html = (built[1] / "index.html").read_text()
+    page = Page(html)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert page.values("href") == []
+    assert page.values("src")
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.values("src"))
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "http:" not in html
+    assert "https:" not in html
+    assert any("default-src 'none'" in value for value in page.values("content"))
+
+
+def test_every_figure_has_a_text_and_both_themes(built: tuple[Content, Path]) -> None:
+    page = Page((built[1] / "index.html").read_text())
+    alts = page.values("alt")
+    assert len(alts) == page.tags.count("img") == 2 * page.tags.count("figure")
+    assert page.tags.count("figure") == 4 + 3 + 5 + 3  # trade-offs, scores, curves, layer weights
+    assert min(map(len, alts)) > 40
+    assert "On the Pareto front: fbank, zipformer-mini." in alts[0]
+
+
+def test_every_number_of_every_row_is_in_results_md_and_on_the_page(built: tuple[Content, Path]) -> None:
+    content, out = built
+    markdown, page = (out / "RESULTS.md").read_text(), Page((out / "index.html").read_text()).text
+    assert (out / "recipe.md").read_text() == markdown
+    for row in content.rows:
+        for name, metric in row.metrics.items():
+            line = f"{row.weights} | {name} | {numbers.metric(metric)} |"
+            assert f"| {row.system} | {row.evaluation} |" in markdown
+            assert line in markdown
+            assert numbers.metric(metric) in page
+
+
+def test_json_and_csv_hold_the_rows_exactly(built: tuple[Content, Path]) -> None:
+    content, out = built
+    assert json.loads((out / "results.json").read_text()) == [
+        row.model_dump(mode="json") for row in content.rows
+    ]
+    with (out / "results.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert len(lines) == sum(len(row.metrics) for row in content.rows)
+    first = next(iter(content.rows[0].metrics.items()))
+    assert lines[0]["metric"] == first[0]
+    assert float(lines[0]["value"]) == first[1].value
+
+
+def test_warnings_come_first_and_name_the_systems(built: tuple[Content, Path]) -> None:
+    content, out = built
+    kinds = [line.split(":")[0] for line in content.cautions]
+    assert kinds == ["Synthetic speech", "Random weights", "Short tier"]
+    assert "zipformer-random" in content.cautions[1]
+    page = Page((out / "index.html").read_text()).text
+    assert page.index("Read this first") < page.index("In short") < page.index("Summary")
+
+
+def test_plain_words_name_the_best_and_whether_it_is(built: tuple[Content, Path]) -> None:
+    lines = built[0].headlines
+    assert lines[0].startswith("ASR WER on mini test-clean is lowest for zipformer-mini: ")
+    assert "no difference to hubert-k2ssl-mini is shown" in lines[0]
+    assert lines[-1].startswith("fbank needs the fewest MACs (0.610 G), 40 times fewer than ")
+
+
+def test_curves_skip_torn_lines_and_missing_runs_are_named(benchmark_dir: Path, tmp_path: Path) -> None:
+    runs = [benchmark_dir / "exp" / "asr-zipformer", tmp_path / "nowhere"]
+    content, _ = build(benchmark_dir / "results", tmp_path / "out", runs)
+    assert {curve.title for curve in content.curves} == {
+        "Fine-tuning loss", "Fine-tuning dev WER", "Fine-tuning dev CER",
+    }  # fmt: skip
+    assert len(content.problems) == 1
+    assert "nowhere: no training curve" in content.problems[0]
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    data = {"corpus": HOSTILE, "split": HOSTILE, "synthetic": False, "hours": 1.0}
+    stamp = fake.stamp(command=f"sslbench score {HOSTILE}", cpu=HOSTILE)
+    for system in ("one", "two"):
+        store.save(
+            store.make_row(**fake.fields(system, data=data, provenance=stamp, upstream=HOSTILE)),
+            tmp_path / "r",
+        )
+    build(tmp_path / "r", tmp_path / "out")
+    page = Page((tmp_path / "out" / "index.html").read_text())
+    assert "script" not in page.tags
+    assert HOSTILE in page.text
+    markdown = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert "<script>" not in markdown.split("```")[0]
+    table = [line for line in markdown.splitlines() if line.startswith("| one | asr |")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {9, 11}
+
+
+def test_missing_evaluations_are_dashes(tmp_path: Path) -> None:
+    store.save(store.make_row(**fake.fields("both", "asr")), tmp_path / "r")
+    store.save(store.make_row(**fake.fields("both", "pr")), tmp_path / "r")
+    store.save(store.make_row(**fake.fields("half", "pr")), tmp_path / "r")
+    build(tmp_path / "r", tmp_path / "out")
+    line = next(
+        x for x in (tmp_path / "out" / "RESULTS.md").read_text().splitlines() if x.startswith("| half |")
+    )
+    assert line.split("|")[3].strip() == numbers.ABSENT
+
+
+def test_one_row_is_enough(tmp_path: Path) -> None:
+    store.save(store.make_row(**fake.fields()), tmp_path / "r")
+    content, _ = build(tmp_path / "r", tmp_path / "out")
+    assert "nothing to compare it with yet" in content.headlines[0]
+
+
+def test_mismatched_rows_are_warned_about(tmp_path: Path) -> None:
+    other = {"corpus": "mini", "split": "test-other", "synthetic": False, "hours": 1.0}
+    store.save(store.make_row(**fake.fields("a", tier="smoke")), tmp_path / "r")
+    dirty = fake.stamp(dirty=True)
+    store.save(store.make_row(**fake.fields("b", data=other, tier="full", provenance=dirty)), tmp_path / "r")
+    changed = fake.fields("b", "pr", data=other, tier="full", weights_sha256="f" * 64)
+    store.save(store.make_row(**changed), tmp_path / "r")
+    content, _ = build(tmp_path / "r", tmp_path / "out")
+    text = "\n".join(content.cautions)
+    for kind in (
+        "Smoke tier",
+        "Mismatched data: asr",
+        "Mismatched tiers: asr",
+        "Mismatched weights",
+        "Uncommitted code",
+    ):
+        assert kind in text
+
+
+def test_a_report_of_200_rows_takes_at_most_ten_seconds(tmp_path: Path) -> None:
+    for number in range(50):
+        for evaluation, value in (("asr", 10.0 + number), ("pr", 5.0 + number), ("sid", 90 - number)):
+            metric = {
+                "value": value,
+                "unit": "%",
+                "higher_is_better": evaluation == "sid",
+                "low": value - 1,
+                "high": value + 1,
+            }
+            row = fake.fields(f"system-{number:02}", evaluation, metrics={"score": metric})
+            store.save(store.make_row(**row), tmp_path / "r")
+        cost = {
+            name: {"value": 1.0 + number, "unit": "G", "higher_is_better": False}
+            for name in ("macs_g", "rtf")
+        }
+        store.save(
+            store.make_row(**fake.fields(f"system-{number:02}", "profile", metrics=cost)), tmp_path / "r"
+        )
+    started = time.process_time()  # other work on the machine is not the report's
+    content, _ = build(tmp_path / "r", tmp_path / "out")
+    assert time.process_time() - started <= 10
+    assert len(content.rows) == 200
+
+
+def test_the_command_prints_table_and_paths(
+    benchmark_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(benchmark_dir / "results"), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("caution: Synthetic speech")
+    assert "zipformer-mini" in printed
+    for name in ("index.html", "RESULTS.md", "results.json", "results.csv"):
+        assert f"wrote {tmp_path / name}" in printed
+
+
+def test_no_rows_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "holds no result rows" in capsys.readouterr().err
