@@ -58,7 +58,9 @@ class FinetuneConfig:
     steps: int = 600
     """Optimizer steps."""
     warmup_share: float = 0.1
-    """Share of the steps in which the rate rises linearly; it falls along a cosine afterwards."""
+    """Share of the steps in which the rate rises linearly."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does after the warm-up: fall to 1 % of the peak, or stay."""
     clip_norm: float = 5.0
     """Largest gradient norm."""
     max_duration_s: float = 60.0

@@ -63,10 +63,12 @@ class Updater:
         return norm
 
     def _factor(self, step: int, steps: int) -> float:
-        """Linear rise over the first share of the steps, then half a cosine down to 1 % of the peak."""
-        warmup = max(1, round(self.config.warmup_share * steps))
+        """Linear rise over the first share of the steps, then half a cosine down to 1 %, or flat."""
+        warmup = round(self.config.warmup_share * steps)
         if step < warmup:
             return (step + 1) / warmup
+        if self.config.schedule == "constant":
+            return 1.0
         done = (step - warmup) / max(1, steps - warmup)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
