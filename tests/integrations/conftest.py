@@ -72,7 +72,7 @@ def python(plugin: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedPr
             env=variables,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
         )
 
     return run

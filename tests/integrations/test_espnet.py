@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,10 +156,7 @@ def test_espnets_own_programs_train_and_decode_with_our_upstream(mini_corpus, tm
 
     # the wrapper, where the hook is off, decodes the same words
     words = ["-m", "sslbench", "espnet", "asr_inference", "--ngpu", "0", "--output_dir", "second"]
-    words += [
-        "--config",
-        str(Path(sys.modules["sslbench"].__file__).parent / "integrations/espnet/decode_ctc.yaml"),
-    ]
+    words += ["--config", str(HERE / "decode_ctc.yaml")]
     words += ["--data_path_and_name_and_type", "exp/data/test/wav.scp,speech,sound"]
     words += ["--key_file", "exp/data/test/wav.scp", "--asr_train_config", "exp/model/config.yaml"]
     words += ["--asr_model_file", "exp/model/valid.loss.best.pth"]
