@@ -182,8 +182,8 @@ def test_phones_are_those_of_the_words(splits: dict[str, CutSet], mini_corpus: P
         heard = [item.symbol for item in supervision.alignment["phone"] if item.symbol != "SIL"]
         errors += kaldialign.edit_distance(expected, heard)["total"]
         total += len(expected)
-    # connected speech reduces function words; another order of words is far away
-    assert errors / total < 0.12
+    # connected speech reduces some function words
+    assert errors / total < 0.03
 
 
 def test_silence_is_silent_and_speech_is_not(splits: dict[str, CutSet]) -> None:
@@ -219,6 +219,33 @@ def test_marks_belong_to_the_phone_before_and_gaps_are_silence() -> None:
         to_arpabet("R2D2")
 
 
+def test_the_linking_r_of_a_diphone_is_no_second_phone() -> None:
+    linked = [(0, "f"), (10, "O@"), (30, ";"), (40, "r"), (50, "'a"), (60, "l"), (70, "l")]
+    expected = [("F", 0, 10), ("AO", 10, 20), ("R", 20, 50), ("AE", 50, 60), ("L", 60, 70), ("L", 70, 80)]
+    assert align(linked, 80) == expected
+
+
+def test_mixtures_overlap_and_tell_who_speaks_when(splits: dict[str, CutSet], mini_corpus: Path) -> None:
+    sources = {cut.id: cut for split in SPEAKING for cut in splits[split]}
+    for cut in splits["mix2-dev"]:
+        turns = cut.supervisions
+        assert len({turn.speaker for turn in turns}) == 2
+        assert all(before.end > after.start for before, after in pairwise(turns))
+        audio = cut.load_audio()[0]
+        first = turns[0]
+        source = sources[first.custom["source"]]
+        lead = source.supervisions[0].alignment["phone"][0].end
+        alone = source.load_audio()[0][int(lead * 16_000) :]
+        # until the second speaker begins, the mixture is the first speaker's recording
+        length = int((turns[1].start - first.start) * 16_000) - 8000
+        start = round(first.start * 16_000)
+        quiet = audio[start : start + length] - alone[:length]
+        assert np.abs(quiet).max() < 1e-3
+    rttm = (mini_corpus.parent / "audio" / "mixtures" / "mix2-dev.rttm").read_text().splitlines()
+    assert len(rttm) == sum(len(cut.supervisions) for cut in splits["mix2-dev"])
+    assert {line.split()[7] for line in rttm} <= {cut.supervisions[0].speaker for cut in splits["dev-clean"]}
+
+
 def test_the_vocabulary_is_pronounceable_and_large() -> None:
     words = grammar.all_words()
     assert len(words) > 600
@@ -250,3 +277,24 @@ def test_a_failing_synthesizer_process_is_reported(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(render, "WORKER", broken)
     with pytest.raises(SslbenchError, match=r"process failed \(status 1: no data folder\)"):
         render.speak(render.PLAIN_VARIANT, [], seed=1)
+
+
+@pytest.mark.slow
+def test_a_killed_preparation_is_finished_by_the_next(tmp_path: Path, mini_corpus: Path) -> None:
+    import subprocess
+    import time
+
+    folders = ["--root", str(tmp_path / "audio"), "--out", str(tmp_path / "out"), "--jobs", "2"]
+    command = [sys.executable, "-m", "sslbench", "data", "prepare", "mini", "--preset", "tiny", *folders]
+    running = subprocess.Popen(command)
+    until = time.monotonic() + 120
+    while len(list((tmp_path / "audio" / "truth").glob("*.json"))) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    assert not (tmp_path / "out" / "corpus.json").exists()
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "audio" / "truth").glob("*.json")}
+    assert 2 <= len(made) < 12
+    subprocess.run(command, check=True)
+    assert read_corpus(tmp_path / "out")["pcm_sha256"] == read_corpus(mini_corpus)["pcm_sha256"]
+    assert {path: path.stat().st_mtime_ns for path in made} == made  # what was whole was kept

@@ -2,6 +2,10 @@
 
 Splits are named as in LibriSpeech and the audio lies in its layout, so official loaders read it. Speech
 is made by eSpeak NG in a process of its own (extra `mini`); reports print "synthetic" beside every number.
+
+Supervision labels (`custom`): `kind` (sentence, digits, word, intent, slots, carrier), `emotion`,
+`session` (0 to 2), and by kind `keyword`; `action`, `object`, `location`; `slots` (IOB tags), `intent`.
+The phone alignment tiles the cut, with SIL for silence.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     Raises:
         SslbenchError: synthesizer missing, unknown preset, or a root that holds another corpus.
     """
+    from sslbench.corpora.mini.mixtures import SOURCES, mixture_rows
     from sslbench.corpora.mini.render import speaker_rows
     from sslbench.corpora.mini.speakers import DEFAULT_PRESET, GENERATOR_VERSION, preset, speakers
 
@@ -52,23 +57,25 @@ def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     with ThreadPoolExecutor(max(1, options.jobs)) as pool:
         results = pool.map(lambda speaker: speaker_rows(speaker, root), cast)
         rows = [row for rows in track(results, "mini: speakers", len(cast)) for row in rows]
+    mixtures = {split: mixture_rows(rows, split, root, options.seed) for split in SOURCES}
     _write_lexicon(root / "lexicon.txt")
     done = _complete(out, key)
     if done is not None:
         print(f"mini: {len(rows)} utterances and their manifests are complete already")
         return done
-    return _write(root, out, rows, {**label, "key": key}, options)
+    return _write(root, out, rows, mixtures, {**label, "key": key}, options)
 
 
 def _claim(root: Path, label: dict[str, Any]) -> None:
     """One root holds one corpus: two presets in one LibriSpeech tree would mix in official loaders."""
     path = root / LABEL_FILE
     if path.is_file():
-        held = io.read_json(path)
-        if held != label:
-            raise SslbenchError(f"{root}: holds the mini corpus {held}, not {label}; choose another --root")
-    else:
-        io.write_json(path, label)
+        held, wanted = (
+            {key: value[key] for key in ("preset", "seed")} for value in (io.read_json(path), label)
+        )
+        if held != wanted:
+            raise SslbenchError(f"{root}: holds the mini corpus {held}, not {wanted}; choose another --root")
+    io.write_json(path, label)
 
 
 def _complete(out: Path, key: str) -> dict[str, Any] | None:
@@ -91,8 +98,14 @@ def _write_lexicon(path: Path) -> None:
 
 
 def _write(
-    root: Path, out: Path, rows: list[dict[str, Any]], facts: dict[str, Any], options: PrepareOptions
-) -> Any:
+    root: Path,
+    out: Path,
+    rows: list[dict[str, Any]],
+    mixtures: dict[str, list[dict[str, Any]]],
+    facts: dict[str, Any],
+    options: PrepareOptions,
+) -> dict[str, Any]:
+    from sslbench.corpora.mini.mixtures import mixture_cut
     from sslbench.corpora.mini.render import TRUTH_FOLDER
     from sslbench.data.manifests import write_corpus
 
@@ -100,6 +113,8 @@ def _write(
     for row in rows:
         splits.setdefault(row["split"], []).append(_cut(root, row))
     splits.update(_label_subsets(splits[TRAIN]))
+    for split, mixed in mixtures.items():
+        splits[split] = [mixture_cut(root, row) for row in mixed]
     splits = {split: options.limited(cuts, lambda cut: cut.id) for split, cuts in splits.items()}
     io.write_text(out / "lexicon.txt", (root / "lexicon.txt").read_text(encoding="utf-8"))
     engine = io.read_json(root / TRUTH_FOLDER / f"{rows[0]['speaker']}.json")["engine"]

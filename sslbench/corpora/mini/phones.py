@@ -54,21 +54,26 @@ def align(events: list[tuple[int, str]], samples: int) -> list[tuple[str, int, i
 
     Returns:
         `(phone, first sample, end sample)`; gaps before the first event are SIL, a diphone shares its
-        span equally, and neighbouring SILs are one.
+        span equally, neighbouring SILs are one, and so are the R or L that ends a diphone and the same
+        phone right behind it (the synthesizer links "four apples" with an R of its own).
     """
     starts = [min(start, samples) for start, _ in events] + [samples]
     segments: list[tuple[str, int, int]] = [(SILENCE, 0, starts[0])] if starts[0] > 0 else []
+    linked = ""  # the R or L of a diphone just before
     for (_, mnemonic), (start, end) in zip(events, itertools.pairwise(starts), strict=True):
         phones = to_arpabet(mnemonic)
         if end <= start:
             continue
-        if not phones:  # a mark holds no sound of its own: its span belongs to the phone before
-            phones = (segments[-1][0],) if segments else (SILENCE,)
+        before = segments[-1][0] if segments else ""
+        if before and (not phones or (phones[0] in (linked, SILENCE) and phones[0] == before)):
+            # a mark holds no sound of its own: its span belongs to the phone before
+            segments[-1] = (before, segments[-1][1], end)
+            linked = linked if not phones else ""
+            continue
+        phones = phones or (SILENCE,)
         edges = [start + (end - start) * k // len(phones) for k in range(len(phones) + 1)]
-        for phone, (first, last) in zip(phones, itertools.pairwise(edges), strict=True):
-            joins = segments and segments[-1][0] == phone and (phone == SILENCE or not to_arpabet(mnemonic))
-            if joins:
-                segments[-1] = (phone, segments[-1][1], last)
-            else:
-                segments.append((phone, first, last))
+        segments += [
+            (p, first, last) for p, (first, last) in zip(phones, itertools.pairwise(edges), strict=True)
+        ]
+        linked = phones[-1] if len(phones) > 1 and phones[-1] in ("R", "L") else ""
     return segments

@@ -121,9 +121,17 @@ def _is_whole(root: Path, rows: list[dict[str, Any]]) -> bool:
         return False
 
 
-def _record(speaker: Speaker, said: list[Utterance], spoken: Spoken, root: Path) -> list[dict[str, Any]]:
+def write_flac(path: Path, pcm: NDArray[np.int16]) -> None:
+    """Write 16 kHz samples; the file appears whole, but is not synced (the truth file vouches for it)."""
     import soundfile
 
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    soundfile.write(str(temporary), pcm, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    temporary.replace(path)
+
+
+def _record(speaker: Speaker, said: list[Utterance], spoken: Spoken, root: Path) -> list[dict[str, Any]]:
     # RandomState's streams are frozen by numpy; the newer Generator's are not
     noise = np.random.RandomState(np.array([speaker.seed, speaker.number, 77], dtype=np.uint32))
     rooms = [_Room.draw(noise, speaker.noisy) for _ in range(SESSIONS)]
@@ -137,9 +145,8 @@ def _record(speaker: Speaker, said: list[Utterance], spoken: Spoken, root: Path)
         chapter = f"{speaker.id}{session}"
         folder = Path("LibriSpeech") / speaker.split / speaker.id / chapter
         name = f"{speaker.id}-{chapter}-{index:04d}"
-        (root / folder).mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.flac"
-        soundfile.write(root / path, pcm, SAMPLE_RATE_HZ, subtype="PCM_16")
+        write_flac(root / path, pcm)
         transcript = root / folder / f"{speaker.id}-{chapter}.trans.txt"
         chapters.setdefault(transcript, []).append(f"{name} {utterance.text.upper()}\n")
         labels = {
