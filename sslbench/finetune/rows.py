@@ -10,7 +10,7 @@ from typing import Any
 from sslbench.errors import SslbenchError
 from sslbench.finetune.decode import meta_path
 from sslbench.finetune.scoring import Score
-from sslbench.io import read_json
+from sslbench.io import read_json, write_jsonl
 from sslbench.provenance import collect
 from sslbench.report.schema import Metric, Search
 from sslbench.report.store import make_row, row_path, save
@@ -60,11 +60,31 @@ def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options:
         artifacts={
             "hypotheses": os.path.relpath(hypotheses, folder),
             "errors": os.path.relpath(errors_file, folder),
+            "predictions": os.path.relpath(_write_predictions(scored, hypotheses), folder),
             "experiment": os.path.relpath(facts["experiment"], folder),
         },
         provenance=collect(facts["config_sha256"], facts["data_sha256"], seed),
     )
     return save(row, options.results)
+
+
+def _write_predictions(scored: Score, hypotheses: Path | str) -> Path:
+    """What was compared, utterance by utterance: `sslbench compare` and the report pair systems by it."""
+    path = Path(hypotheses)
+    path = path.with_name(path.name.removesuffix(".jsonl") + ".scored.jsonl")
+    rows = [
+        {
+            "id": u.id,
+            "speaker": u.speaker,
+            "ref": " ".join(u.reference),
+            "hyp": " ".join(u.hypothesis),
+            "errors": u.words.errors,
+            "length": u.words.ref,
+        }
+        for u in scored.utterances
+    ]
+    write_jsonl(path, rows)
+    return path
 
 
 def _metrics(scored: Score, facts: dict[str, Any], seed: int) -> dict[str, Metric]:

@@ -20,7 +20,8 @@ def _torchaudio_forward(model: Any, wav: torch.Tensor) -> Any:
 
 # SUPERB challenge table (G); parameters as built by torchaudio
 @pytest.mark.parametrize(
-    ("name", "params_m", "published_g"), [("hubert_base", 94.37, 1669), ("hubert_large", 315.43, 4324)]
+    ("name", "params_m", "published_g"),
+    [("hubert_base", 94.37, 1669), pytest.param("hubert_large", 315.43, 4324, marks=pytest.mark.slow)],
 )
 def test_hubert_matches_the_superb_challenge(
     name: str, params_m: float, published_g: float, monkeypatch: pytest.MonkeyPatch
