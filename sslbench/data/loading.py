@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,8 @@ class AudioBatch:
     """(B,) int64."""
     cuts: list[Cut]
     """The manifest's entry of each row."""
+    epoch: int = 0
+    """Pass over the data."""
     position: int = 0
     """Number of this batch within the epoch."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -147,7 +150,11 @@ class AudioBatch:
         return len(self.cuts)
 
 
-def read_batch(position: int, cuts: list[Cut]) -> AudioBatch:
+Job = tuple[int, int, list[Cut]]
+"""Epoch, position and cuts of a batch to read."""
+
+
+def read_batch(epoch: int, position: int, cuts: list[Cut]) -> AudioBatch:
     """Read and pad the cuts of one batch; unreadable ones are left out and listed in `skipped`."""
     good, wavs, skipped = [], [], []
     for cut in cuts:
@@ -158,9 +165,9 @@ def read_batch(position: int, cuts: list[Cut]) -> AudioBatch:
             skipped.append((cut.id, str(error)))
     if not wavs:
         empty = torch.zeros(0, dtype=torch.int64)
-        return AudioBatch(torch.zeros(0, 0), empty, [], position, skipped)
+        return AudioBatch(torch.zeros(0, 0), empty, [], epoch, position, skipped)
     lens = torch.tensor([len(wav) for wav in wavs])
-    return AudioBatch(pad_sequence(wavs, batch_first=True), lens, good, position, skipped)
+    return AudioBatch(pad_sequence(wavs, batch_first=True), lens, good, epoch, position, skipped)
 
 
 class BatchLoader:
@@ -225,15 +232,37 @@ class BatchLoader:
         """
         if not self._restored or epoch != self._epoch:
             self._epoch, self._done = epoch, 0
+        yield from self._follow(self._jobs(epoch, self._done))
+        self.skip_log.check()
+
+    def endless(self) -> Iterator[AudioBatch]:
+        """Yield the batches of epoch after epoch, reading ahead across their ends, from the stored position
+        (or the start). Raises as `epoch`."""
+        if not self._restored:
+            self._epoch = self._done = 0
+
+        def jobs(epoch: int, start: int) -> Iterator[Job]:
+            while True:
+                yield from self._jobs(epoch, start)
+                epoch, start = epoch + 1, 0
+
+        return self._follow(jobs(self._epoch, self._done))
+
+    def _jobs(self, epoch: int, start: int) -> Iterator[Job]:
+        return ((epoch, number, cuts) for number, cuts in enumerate(self.plan.epoch(epoch, start), start))
+
+    def _follow(self, jobs: Iterator[Job]) -> Iterator[AudioBatch]:
+        """Read jobs in their order, keep the position and account for what is unreadable."""
         self._restored = False
-        for batch in self._read(enumerate(self.plan.epoch(epoch, self._done), self._done)):
-            self._done = batch.position + 1
+        for batch in self._read(jobs):
+            if batch.epoch != self._epoch:
+                self.skip_log.check()
+            self._epoch, self._done = batch.epoch, batch.position + 1
             self.skip_log.saw(len(batch) + len(batch.skipped))
             for cut_id, reason in batch.skipped:
                 self.skip_log.add(cut_id, reason)
             if len(batch) or self.keep_empty:
                 yield batch
-        self.skip_log.check()
 
     def state_dict(self) -> dict[str, Any]:
         """The position: the batches yielded so far count as done; with how many cuts were unreadable."""
@@ -252,16 +281,16 @@ class BatchLoader:
         self._epoch, self._done, self._restored = state["epoch"], state["done"], True
         self.skip_log.seen, self.skip_log.skipped = state["seen"], state["skipped"]
 
-    def _read(self, jobs: Iterator[tuple[int, list[Cut]]]) -> Iterator[AudioBatch]:
+    def _read(self, jobs: Iterator[Job]) -> Iterator[AudioBatch]:
         if self.num_workers == 0:
-            return (read_batch(position, cuts) for position, cuts in jobs)
+            return (read_batch(*job) for job in jobs)
         loader = torch.utils.data.DataLoader(
             _Reader(),
             sampler=jobs,  # lhotse's way: the sampler's item is the index
             batch_size=None,
             generator=torch.Generator(),  # starting workers must not draw from the training's random numbers
             num_workers=self.num_workers,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
         )
         return iter(loader)
 
@@ -273,5 +302,8 @@ class _Reader(torch.utils.data.Dataset[AudioBatch]):
         return read_batch(*job)
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    # signals to a whole process group are the parent's to answer: it may want to save first
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

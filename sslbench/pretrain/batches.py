@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -87,14 +86,6 @@ def make_loader(config: PretrainConfig, manifest: str, world: World, skip_log: S
         num_workers=config.num_workers if training else 0,
         keep_empty=True,
     )
-
-
-def endless(loader: BatchLoader, epoch: int) -> Iterator[tuple[int, AudioBatch]]:
-    """Batches of pass `epoch` (or its rest, after a restore) and of all passes after it, with their pass."""
-    while True:
-        for batch in loader.epoch(epoch):
-            yield epoch, batch
-        epoch += 1
 
 
 def collate(batch: AudioBatch, config: PretrainConfig, manifest: str, device: torch.device) -> PretrainBatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import torch
 from sslbench import config as configs
 from sslbench import io
 from sslbench.checkpoint import load_strict
-from sslbench.data.loading import SkipLog
+from sslbench.data.loading import AudioBatch, SkipLog
 from sslbench.nn.upstream import PretrainBatch
 from sslbench.pretrain import checkpoint, summary
 from sslbench.pretrain.average import RunningAverage
-from sslbench.pretrain.batches import check_units, collate, endless, make_loader
+from sslbench.pretrain.batches import check_units, collate, make_loader
 from sslbench.pretrain.config import PretrainConfig, check_same_run
 from sslbench.pretrain.dist import World, join
 from sslbench.pretrain.logging import Curves, JsonLog, Meter
@@ -159,7 +160,7 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _loop(self) -> int:
-        config, stream = self.config, endless(self.loader, self.epoch)
+        config, stream = self.config, self.loader.endless()
         self.model.train()
         self.maker = UpdateMaker(
             self.model, self.updater, self.world, config.seed, config.precision == "bf16"
@@ -190,7 +191,7 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.max_steps
 
-    def _update(self, stream: Any) -> UpdateResult:
+    def _update(self, stream: Iterator[AudioBatch]) -> UpdateResult:
         batches = self._fetch(stream)
         self._set_batch_count(self.step)
         result = self.maker(self.step, self.epoch, batches, stop=self._stop_signal is not None)
@@ -203,11 +204,12 @@ class Trainer:
             self._log(result)
         return result
 
-    def _fetch(self, stream: Any) -> list[PretrainBatch]:
+    def _fetch(self, stream: Iterator[AudioBatch]) -> list[PretrainBatch]:
         batches = []
         for number in range(self.config.accum):
             began = time.monotonic()
-            self.epoch, audio = next(stream)
+            audio = next(stream)
+            self.epoch = audio.epoch
             self.meter.wait_s += time.monotonic() - began
             self.maker.seed_for(self.step, number, self.config.accum)
             batches.append(collate(audio, self.config, self.config.train_manifest, self.world.device))

@@ -73,6 +73,22 @@ def test_resume_continues_with_the_next_batch(cuts: CutSet, workers: int) -> Non
         assert ids(before) + ids(list(second.epoch(3))) == ids(whole)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_endless_is_epoch_after_epoch_and_resumes(cuts: CutSet, workers: int) -> None:
+    apart = [batch for epoch in range(3) for batch in BatchLoader(cuts, 6.0, shuffle=True).epoch(epoch)]
+    loader = BatchLoader(cuts, 6.0, shuffle=True, num_workers=workers)
+    stream = loader.endless()
+    per_epoch = len(apart) // 3
+    before = [next(stream) for _ in range(per_epoch)]  # stops at the very end of an epoch
+    again = BatchLoader(cuts, 6.0, shuffle=True, num_workers=workers)
+    again.load_state_dict(loader.state_dict())
+    stream = again.endless()
+    after = [next(stream) for _ in range(len(apart) - per_epoch)]
+    assert ids(before + after) == ids(apart)
+    assert [batch.epoch for batch in before + after] == [batch.epoch for batch in apart]
+    assert again.state_dict()["epoch"] == 2
+
+
 def test_an_abandoned_epoch_starts_again_without_a_restore(cuts: CutSet) -> None:
     loader = BatchLoader(cuts, 6.0)
     next(loader.epoch(0))

@@ -18,7 +18,7 @@ from sslbench.pretrain import checkpoint
 sys.path.insert(0, str(Path(__file__).parent.parent / "pretrain"))
 from pretrain_toy import curve, finish, fork_run, make_both, make_settings, weights
 
-KILLS = 6
+KILLS = 4
 DEADLINE_S = 60
 
 
@@ -66,6 +66,7 @@ def steps_logged(exp: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_change_no_bit(settings: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     rng = random.Random(4)
     exp = tmp_path / "exp"
@@ -109,10 +110,10 @@ def test_a_polite_stop_saves_and_says_so(
     settings: dict[str, Any], whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     exp = tmp_path / "exp"
-    mine = {**settings, "exp_dir": str(exp), "save_every": 1000}
+    mine = {**settings, "exp_dir": str(exp), "save_every": 1000, "num_workers": 1}
     pid = fork_run(mine, tmp_path / "out.log")
     assert wait_until(pid, lambda: steps_logged(exp) >= 5)
-    os.kill(pid, number)
+    os.killpg(pid, number)  # as a terminal or a scheduler does: reading processes get it too
     assert finish(pid) == 130
     stopped = checkpoint.steps_in(exp / "checkpoints")
     assert len(stopped) == 1

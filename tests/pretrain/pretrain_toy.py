@@ -82,13 +82,14 @@ def fork_run(settings: dict[str, Any], output: Path, **environment: str) -> int:
     """`sslbench pretrain` in a child process, forked so that it need not import everything again.
 
     Returns:
-        Its process id; its exit status is that of the command line.
+        Its process id, also that of its process group; its exit status is that of the command line.
     """
     pid = os.fork()
     if pid:
         return pid
     status = 70
     try:
+        os.setsid()
         os.environ.update(environment)
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
