@@ -41,9 +41,10 @@ def session_of(cut: Cut) -> Any:
 def split_speakers(cuts: list[Cut]) -> dict[str, list[Cut]]:
     """Train, dev and test with the same speakers.
 
-    With at least three sessions of a speaker, the last is test, the one before it dev (VoxCeleb1's rule:
-    no session in two parts). Otherwise each utterance goes by a hash of its id, so that a corpus that grows
-    keeps its split. Speakers who would miss a part are left out.
+    Test sessions are never trained on (VoxCeleb1's rule, so that the channel cannot tell the speaker): with
+    four sessions or more the last is test and the one before it dev; with two or three, a
+    third of the last is dev and the rest test, by a hash of their ids. Without sessions all clips go by the hash, so
+    that a corpus that grows keeps its split. Speakers who would miss a part are left out.
 
     Raises:
         SslbenchError: fewer than two speakers remain.
@@ -72,20 +73,28 @@ def split_speakers(cuts: list[Cut]) -> dict[str, list[Cut]]:
 
 def _by_session(cuts: list[Cut]) -> dict[str, list[Cut]] | None:
     sessions = sorted({session_of(cut) for cut in cuts if session_of(cut) is not None})
-    if len(sessions) < 3 or any(session_of(cut) is None for cut in cuts):
+    if len(sessions) < 2 or any(session_of(cut) is None for cut in cuts):
         return None
-    *_, dev, test = sessions
-    place = {dev: "dev", test: "test"}
-    parts: dict[str, list[Cut]] = {"train": [], "dev": [], "test": []}
-    for cut in cuts:
-        parts[place.get(session_of(cut), "train")].append(cut)
-    return parts
+    last = [cut for cut in cuts if session_of(cut) == sessions[-1]]
+    if len(sessions) > 3:
+        dev, test = [cut for cut in cuts if session_of(cut) == sessions[-2]], last
+    else:
+        drawn = sorted(last, key=_draw)
+        third = -(-len(drawn) // 3)
+        dev, test = drawn[:third], drawn[third:]
+    taken = {cut.id for cut in dev + test}
+    return {"train": [cut for cut in cuts if cut.id not in taken], "dev": dev, "test": test}
 
 
 def _by_hash(cuts: list[Cut]) -> dict[str, list[Cut]]:
     parts: dict[str, list[Cut]] = {"train": [], "dev": [], "test": []}
     for cut in cuts:
-        draw = int(hashlib.sha256(str(cut.id).encode()).hexdigest()[:8], 16) / 0x1_0000_0000
+        draw = _draw(cut)
         part = "dev" if draw < DEV_SHARE else "test" if draw < DEV_SHARE + TEST_SHARE else "train"
         parts[part].append(cut)
     return parts
+
+
+def _draw(cut: Cut) -> float:
+    """A number in [0, 1) that only the id decides."""
+    return int(hashlib.sha256(str(cut.id).encode()).hexdigest()[:8], 16) / 0x1_0000_0000

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--seed", type=int, default=0, help="equal seeds give equal labels, byte for byte")
     fit.add_argument(
         "--normalize", choices=["utterance", "global", "none"], default="",
-        help="mean and variance of the features (default: utterance for mfcc, none for an upstream)",
+        help="mean and variance of the features (default none, as HuBERT)",
     )  # fmt: skip
     fit.add_argument("--device", default="cpu", help="where the upstream runs (cpu, cuda)")
 

@@ -19,12 +19,22 @@ def test_sessions_are_kept_apart(tmp_path: Path) -> None:
     parts = Task("smoke").prepare(make_corpus(tmp_path, speakers=3, per_session=2))
     sessions = {part: {(e.speaker, session_of(e.cut)) for e in some} for part, some in parts.items()}
     assert not sessions["train"] & sessions["test"]
-    assert not sessions["dev"] & sessions["test"]
+    assert not sessions["train"] & sessions["dev"]
     assert (
         {e.speaker for e in parts["train"]} == {e.speaker for e in parts["test"]} == {"spk0", "spk1", "spk2"}
     )
     assert {session for _, session in sessions["test"]} == {2}
-    assert len({e.id for some in parts.values() for e in some}) == 3 * 3 * 3 * 2
+    assert (
+        sum(map(len, parts.values())) == len({e.id for some in parts.values() for e in some}) == 3 * 3 * 3 * 2
+    )
+
+
+def test_with_many_sessions_dev_has_its_own(tmp_path: Path) -> None:
+    cuts = [make_clip(tmp_path / f"c{i}.wav", i, i % 2, session=i // 4) for i in range(20)]
+    parts = split_speakers(cuts)
+    assert {session_of(cut) for cut in parts["train"]} == {0, 1, 2}
+    assert {session_of(cut) for cut in parts["dev"]} == {3}
+    assert {session_of(cut) for cut in parts["test"]} == {4}
 
 
 def test_without_sessions_an_utterance_keeps_its_part_when_the_corpus_grows(tmp_path: Path) -> None:

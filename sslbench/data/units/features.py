@@ -29,7 +29,7 @@ class Features(Protocol):
     name: str
     """As on the command line: `mfcc` or `UPSTREAM:LAYER`."""
     normalize: str
-    """Usual normalisation of this source: "utterance" or "none"."""
+    """Usual normalisation of this source: "utterance", "global" or "none"."""
 
     def facts(self) -> dict[str, Any]:
         """What identifies the features, for `units.yaml`."""
@@ -51,10 +51,14 @@ class MfccFeatures:
     HuBERT's scripts compute them every 10 ms. Here the hop is 20 ms at once: each clip is extended to a
     multiple of 320 samples by mirroring its tail and cut without Kaldi's edge snipping, which centres
     frame i on sample 320·i + 160 and gives ceil(T/320) frames.
+
+    Not normalised, as in HuBERT's scripts (fairseq, examples/hubert/simple_kmeans): the cepstra's own
+    scales weigh them sensibly. On the embedded corpus, 100 units on held-out speakers had a PNMI of 0.571
+    raw, 0.527 with each utterance and 0.525 with the corpus brought to zero mean and unit variance.
     """
 
     name = "mfcc"
-    normalize = "utterance"
+    normalize = "none"
 
     def facts(self) -> dict[str, Any]:
         return {"feature": self.name, "dim": 39, "hop_ms": 20.0, "window_ms": MFCC_WINDOW_MS}
