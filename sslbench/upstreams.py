@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sslbench import config as configs
 from sslbench import registry
 from sslbench.errors import SslbenchError
 from sslbench.io import read_yaml
+from sslbench.nn.foreign import ForeignUpstream
 from sslbench.nn.upstream import SSLModel
 
 
@@ -23,7 +26,8 @@ def load_upstream(
     """Build an upstream.
 
     Args:
-        name: a registered name, or any name of `s3prl.hub` (loaded through s3prl, always frozen there).
+        name: a registered name, any name of `s3prl.hub`, or `module:Class` of an s3prl-style expert
+            (modules in the working directory count).
         ckpt: checkpoint folder; without one, a registered name has random weights.
         frozen: False to fine-tune.
         **options: passed to the entry.
@@ -35,6 +39,8 @@ def load_upstream(
     Raises:
         SslbenchError: unknown name (with the nearest known ones), or a damaged or unfitting checkpoint.
     """
+    if ":" in name:
+        return _load_expert(name, ckpt, frozen, **options)
     known = registry.upstreams()
     if name not in known and importlib.util.find_spec("s3prl") is not None:
         from sslbench.integrations.s3prl.load import load_s3prl_upstream
@@ -42,6 +48,19 @@ def load_upstream(
         return load_s3prl_upstream(name, ckpt=ckpt, frozen=frozen, **options)
     upstream: nn.Module = known[name].load()(ckpt=str(ckpt) if ckpt else None, frozen=frozen, **options)
     return upstream
+
+
+def _load_expert(
+    target: str, ckpt: Path | str | None, frozen: bool, raw: bool = False, seed: int = 0, **options: Any
+) -> nn.Module:
+    """An expert that nobody registered, by where its class lies."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    entry = registry.Entry(target, target, family=target, source="plugin").load()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        expert = entry(ckpt=str(ckpt) if ckpt else None, **options)
+    return ForeignUpstream(expert, "imported" if ckpt else "random", frozen, raw)
 
 
 def model_class(family: str) -> type[SSLModel]:

@@ -16,6 +16,7 @@ SMALL = 30_000_000  # parameters
 EPILOG = """examples:
   sslbench check zipformer_tiny
   sslbench check zipformer --ckpt exp/upstream --json
+  sslbench check my_upstream:Expert    a class in a file here
   sslbench check fbank                 any name of s3prl, as s3prl's own code behaves
 """
 
@@ -50,6 +51,10 @@ def main(argv: list[str]) -> int:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         _print_table(args.upstream, weights, points, mended=not ours)
+    if args.out and result["ok"]:
+        from sslbench.io import write_json
+
+        write_json(args.out, result)
     return 0 if result["ok"] else 1
 
 
@@ -60,9 +65,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("upstream", help="registered name, or any name of s3prl")
+    parser.add_argument("upstream", help="registered name, any name of s3prl, or module:Class")
     parser.add_argument("--ckpt", help="checkpoint (folder for ours); random weights without one")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--out", help="also write the JSON to this file when every point holds")
     parser.add_argument(
         "--every-length",
         action="store_true",
@@ -85,7 +91,7 @@ def _print_table(name: str, weights: str, points: Sequence[object], mended: bool
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     if mended:
-        console.print("This is s3prl's own code; evaluations here mend its frame counts when they load it.")
+        console.print("Judged as it is; when an evaluation loads it, missing frames repeat the last one.")
 
 
 def _short(value: float | str) -> str:
