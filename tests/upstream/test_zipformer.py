@@ -174,6 +174,16 @@ def test_training_only_machinery_rests_in_eval():
     assert float(model.encoder.encoders[0].layers[0].feed_forward1.out_proj.dropout) == 0.3
 
 
+@pytest.mark.parametrize("answer", [True, False])
+def test_every_random_branch_trains(monkeypatch, answer):
+    model = small().train()
+    model.set_batch_count(0)
+    for module in ("nn.balancer", "nn.biasnorm", "nn.whiten", "upstream.zipformer.attention"):
+        monkeypatch.setattr(f"sslbench.{module}.chance", lambda probability: answer)
+    model(batch()).loss_sum.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_bfloat16_autocast_trains():
     model = small().train()
     model.set_batch_count(100)
