@@ -9,6 +9,7 @@ EPILOG = """examples:
   sslbench export exp/zipformer --out exp/zipformer/upstream
   sslbench export exp/zipformer --out early --step 2000
   sslbench export exp/zipformer --out untrained --initial     the same architecture before training
+  sslbench export exp/zipformer --out up --results results --system zipformer     also stamp a row
 """
 
 
@@ -28,7 +29,12 @@ def main(argv: list[str]) -> None:
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--average", action="store_true", help="insist on averaged weights")
     weights.add_argument("--no-average", action="store_true", help="the plain weights of the step")
+    parser.add_argument("--results", type=Path, help="also write a 'pretrain' row below this folder")
+    parser.add_argument("--system", help="what the row calls the model; default: the preset")
+    parser.add_argument("--tier", choices=["smoke", "short", "full"], default="smoke", help="of the row")
     args = parser.parse_args(argv)
+    if args.initial and args.results:
+        parser.error("--results is about training; it does not go with --initial")
     from sslbench.pretrain.summary import export, export_initial
 
     if args.initial:
@@ -37,3 +43,9 @@ def main(argv: list[str]) -> None:
         average = True if args.average else (False if args.no_average else None)
         made = export(args.exp, args.out, args.step, average)
     print(f"wrote {args.out} ({made.family}, {made.weights}, {made.card['steps']} steps)")
+    if args.results:
+        from sslbench.pretrain.row import pretrain_row
+        from sslbench.report.store import save
+
+        system = args.system or str(made.card["preset"])
+        print(f"wrote {save(pretrain_row(args.exp, made, system, args.tier), args.results)}")

@@ -15,10 +15,12 @@ import yaml
 from pretrain_toy import config, curve, make_both, make_settings, weights
 
 from sslbench.checkpoint import UpstreamCheckpoint
+from sslbench.cli import main
 from sslbench.errors import SslbenchError
 from sslbench.io import read_json, read_jsonl
 from sslbench.pretrain import summary, update
 from sslbench.pretrain.trainer import run
+from sslbench.report import store
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,18 @@ def test_export_writes_what_was_trained(settings: dict[str, Any], tmp_path: Path
     assert loaded.config["num_units"] == 4
     with pytest.raises(SslbenchError, match="there are: 4, 8, 12"):
         summary.export(exp, tmp_path / "x", step=5)
+
+
+def test_the_command_line_exports_and_stamps_a_row(settings: dict[str, Any], tmp_path: Path) -> None:
+    run(config(settings, max_steps=4))
+    export = ["export", settings["exp_dir"], "--out", str(tmp_path / "up")]
+    assert main([*export, "--results", str(tmp_path / "results"), "--system", "toy"]) == 0
+    row = store.load(tmp_path / "results" / "toy" / "pretrain.json")
+    result = read_json(Path(settings["exp_dir"]) / "summary.json")
+    assert row.metrics["dev_acc"].value == pytest.approx(100 * result["dev_acc"])
+    assert row.cost["steps"] == 4
+    assert row.weights_sha256 == UpstreamCheckpoint.load(tmp_path / "up").weights_sha256
+    assert main([*export, "--step", "3"]) == 2
 
 
 def test_export_of_no_run_says_so(tmp_path: Path) -> None:
