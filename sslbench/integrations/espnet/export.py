@@ -16,7 +16,10 @@ from sslbench.io import atomic_path, write_text
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
+    from sslbench.data.loading import SkipLog
+
 SAMPLE_RATE_HZ = 16_000
+SLACK_S = 0.01  # manifests round times
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def export(manifest: Path | str, folder: Path | str) -> Exported:
     rows: dict[str, tuple[str, str, str]] = {}  # id -> wav, text, speaker
     saved = 0
     for whole in open_manifest(manifest):
-        for cut in _utterances(whole):
+        for cut in _utterances(whole, skips):
             skips.saw(1)
             supervision = cut.supervisions[0]
             speaker = supervision.speaker or cut.id
@@ -89,15 +92,20 @@ def utterance_id(cut_id: str, speaker: str) -> str:
     return identifier
 
 
-def _utterances(cut: Cut) -> list[Cut]:
-    """One cut per supervision; a cut that is exactly its one supervision keeps its id."""
-    if not cut.supervisions:
-        return []
-    if len(cut.supervisions) == 1:
-        only = cut.supervisions[0]
-        if abs(only.start) < 1e-3 and abs(only.duration - cut.duration) < 1e-2:
-            return [cut]
-    return list(cut.trim_to_supervisions(keep_overlapping=False))
+def _utterances(cut: Cut, skips: SkipLog) -> list[Cut]:
+    """One cut per supervision; a cut that is one supervision and nothing else stays as it is.
+
+    Words said before the cut begins or after it ends have no audio here: such supervisions are skipped.
+    """
+    outside = [s for s in cut.supervisions if s.start < -SLACK_S or s.end > cut.duration + SLACK_S]
+    for supervision in outside:
+        skips.saw(1)
+        skips.add(supervision.id, f"its words reach beyond the audio of cut {cut.id}")
+    names = {supervision.id for supervision in outside}
+    inside = cut.filter_supervisions(lambda supervision: supervision.id not in names)
+    if len(inside.supervisions) == 1 and inside.supervisions[0].duration > cut.duration - SLACK_S:
+        return [inside]
+    return list(inside.trim_to_supervisions(keep_overlapping=False)) if inside.supervisions else []
 
 
 def _plain_file(cut: Cut) -> Path | None:
