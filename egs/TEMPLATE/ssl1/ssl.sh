@@ -19,7 +19,7 @@ twins=true              # also evaluate each architecture with its initial, untr
 baselines=              # s3prl upstreams to stand beside them
 iterations=1            # 2: cluster a layer of iteration 1 and train again
 clusters=100            # k-means units of each iteration
-units_layer=            # layer to cluster from iteration 2 on (default: the middle one)
+units_layer=2           # layer to cluster from iteration 2 on
 pretrain_opts=          # more options for 'sslbench pretrain', e.g. "--max_steps 20"
 asr_opts=               # more options for 'sslbench finetune'
 asr_config=conf/asr.yaml
@@ -92,11 +92,8 @@ for family in "${families[@]}"; do
 done
 systems+=("${plain[@]}")
 model_of() { # SYSTEM: the options that name its upstream
-    if [[ " ${baselines} " == *" $1 "* ]]; then
-        echo "--upstream $1 --system $1"
-    else
-        echo "--upstream ${1%_random} --ckpt ${expdir}/$1/upstream --system $1"
-    fi
+    echo "--upstream ${1%_random} --system $1"
+    if [[ " ${baselines} " != *" $1 "* ]]; then echo "--ckpt ${expdir}/$1/upstream"; fi
 }
 
 # --- stages
@@ -108,7 +105,7 @@ fi
 make_units() { # FAMILY ITERATION
     local family=$1 it=$2 source=mfcc out=${expdir}/units_mfcc opts=()
     if [ "${it}" -gt 1 ]; then
-        source=${family}:${units_layer:-middle}
+        source=${family}:${units_layer}
         out=${expdir}/${family}/units_it${it}
         opts=(--ckpt "${expdir}/${family}/upstream_it$((it - 1))")
     fi
@@ -124,9 +121,7 @@ pretrain() { # FAMILY
     local family=$1 it=${iteration} exp=${expdir}/$1/pretrain_it${iteration} units=${expdir}/units_mfcc
     if [ "${it}" -gt 1 ]; then units=${expdir}/${family}/units_it${it}; fi
     local launch=(sslbench)
-    if [ "$((ngpu * num_nodes))" -gt 1 ]; then
-        launch=(torchrun --nnodes "${num_nodes}" --nproc_per_node "${ngpu}" -m sslbench)
-    fi
+    if [ "$((ngpu * num_nodes))" -gt 1 ]; then launch=(torchrun --nnodes "${num_nodes}" --nproc_per_node "${ngpu}" -m sslbench); fi
     # shellcheck disable=SC2086
     step "${exp}/DONE" "${launch[@]}" pretrain --config "conf/pretrain_${family}.yaml" --exp_dir "${exp}" --seed "${seed}" \
         --train_manifest "${units}/${train_set}.jsonl.gz" --dev_manifest "${units}/${dev_set}.jsonl.gz" ${pretrain_opts}
@@ -140,8 +135,7 @@ for ((iteration = 1; iteration <= iterations; iteration++)); do
     fi
     if wanted 3; then each pretrain "${families[@]}"; fi
     if [ "${iteration}" -lt "${iterations}" ] && wanted 3 >/dev/null; then
-        for family in "${families[@]}"; do
-            exp=${expdir}/${family}
+        for exp in "${families[@]/#/${expdir}/}"; do
             step "${exp}/upstream_it${iteration}/card.yaml" \
                 sslbench export "${exp}/pretrain_it${iteration}" --out "${exp}/upstream_it${iteration}"
         done
@@ -160,11 +154,17 @@ if wanted 4; then
     done
 fi
 
-profile() { # SYSTEM
-    # shellcheck disable=SC2046
-    step "${resultsdir}/$1/profile.json" sslbench profile $(model_of "$1") --results "${resultsdir}" --tier "${tier}"
-}
-if wanted 5; then nj=1 each profile "${systems[@]}"; fi # one at a time: timings need a quiet machine
+if wanted 5; then # one command for all: systems are timed by turns, so that a busy moment hits each alike
+    models=() options=()
+    for system in "${systems[@]}"; do
+        ckpt=${expdir}/${system}/upstream
+        if [[ " ${baselines} " == *" ${system} "* ]]; then ckpt=-; fi
+        models+=("${system%_random}")
+        options+=(--ckpt "${ckpt}" --system "${system}")
+    done
+    step "${resultsdir}/${systems[-1]}/profile.json" sslbench profile "${models[@]}" "${options[@]}" \
+        --results "${resultsdir}" --tier "${tier}"
+fi
 
 asr() { # SYSTEM
     # shellcheck disable=SC2046,SC2086
@@ -193,7 +193,6 @@ superb() { # SYSTEM
 }
 if wanted 7; then each superb "${systems[@]}"; fi
 
-if wanted 8; then
-    # always made again: rows may have been added since
-    step never sslbench report "${resultsdir}" --runs "${expdir}" --out "${reportdir}" --results_md RESULTS.md
+if wanted 8; then # always made again: rows may have been added since
+    step always sslbench report "${resultsdir}" --runs "${expdir}" --out "${reportdir}" --results_md RESULTS.md
 fi
