@@ -53,7 +53,7 @@ class Task:
         return cuts
 
     def head(self, input_dim: int) -> nn.Module:
-        """The head for features of a width. Raises `SslbenchError` before `prepare`, which fixes the classes."""
+        """The head for features of a width. Raises `SslbenchError` before `prepare`, which fixes them."""
         if self.vocab is None:
             raise SslbenchError("asr: the head needs the vocabulary; call prepare(root) first")
         return CTCHead(input_dim, len(self.vocab), 1, self.config)

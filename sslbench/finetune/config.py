@@ -60,7 +60,7 @@ class FinetuneConfig:
     warmup_share: float = 0.1
     """Share of the steps in which the rate rises linearly."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """What the rate does after the warm-up: fall to 1 % of the peak, or stay."""
+    """What the rate does after the warm-up: fall to a hundredth of the peak, or stay."""
     clip_norm: float = 5.0
     """Largest gradient norm."""
     max_duration_s: float = 60.0

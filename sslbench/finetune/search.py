@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
-from sslbench.finetune.experiment import SEARCH
+from sslbench.finetune.experiment import CONFIG, SEARCH
 from sslbench.finetune.trainer import FinetuneRun
 from sslbench.io import write_json
 
@@ -30,6 +31,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _grid(config: FinetuneConfig, folder: Path, features: Path) -> dict[str, Any]:
+    if (folder / CONFIG).is_file():
+        raise SslbenchError(f"{folder}: holds a run without lr_grid; choose another exp_dir")
     found: dict[float, dict[str, Any]] = {}
     for lr in config.lr_grid:
         one = dataclasses.replace(config, lr=lr, lr_grid=[], exp_dir=str(folder / f"lr-{lr:g}"))

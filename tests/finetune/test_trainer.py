@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslbench.errors import SslbenchError
+from sslbench.errors import CorruptFileError, SslbenchError
 from sslbench.finetune import trainer
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.evaluate import evaluate
@@ -257,3 +257,28 @@ def test_row_has_everything(make_config: Make, tmp_path: Path) -> None:
         cli.main([config.dev_manifest, str(hyp), "--system", "x", "--results", "r", "--upstream", "hubert"])
     with pytest.raises(SslbenchError, match="needs both"):
         cli.main([config.dev_manifest, str(hyp), "--system", "x"])
+
+
+def test_bf16_learns(make_config: Make) -> None:
+    config = make_config(
+        precision="bf16", head="linear", projection_dim=0, lr=5e-2, steps=40, eval_every_steps=40
+    )
+    assert finetune(config)["dev_cer"] < 60
+    assert load_experiment(config.exp_dir).model.head.output.weight.dtype == torch.float32
+
+
+def test_damaged_weights_are_refused(make_config: Make) -> None:
+    config = make_config(steps=2, eval_every_steps=2)
+    finetune(config)
+    (weights,) = Path(config.exp_dir).glob("best/*/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CorruptFileError, match="does not match its sha256"):
+        load_experiment(config.exp_dir)
+
+
+def test_a_grid_and_a_single_run_do_not_mix(make_config: Make) -> None:
+    finetune(make_config(steps=1))
+    with pytest.raises(SslbenchError, match="holds a run without lr_grid"):
+        finetune(make_config(steps=1, lr_grid=[1e-2]))
