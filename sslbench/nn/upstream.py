@@ -161,8 +161,12 @@ def upstream_entry(model_class: type[SSLModel], preset: Path) -> Callable[..., U
         if ckpt:
             checkpoint = UpstreamCheckpoint.load(ckpt)
             if checkpoint.family != model_class.family:
-                raise SslbenchError(f"{ckpt}: holds a {checkpoint.family!r} model, not {model_class.family!r}")
-            model = model_class(configs.build(model_class.config_class, checkpoint.config, f"{ckpt}/config.yaml"))
+                raise SslbenchError(
+                    f"{ckpt}: holds a {checkpoint.family!r} model, not {model_class.family!r}"
+                )
+            model = model_class(
+                configs.build(model_class.config_class, checkpoint.config, f"{ckpt}/config.yaml")
+            )
             load_strict(model, checkpoint.state, where=str(ckpt))
             return Upstream(model, checkpoint.weights, checkpoint.weights_sha256, frozen)
         settings = configs.load(model_class.config_class, model_config or preset)
