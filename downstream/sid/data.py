@@ -42,8 +42,8 @@ def split_speakers(cuts: list[Cut]) -> dict[str, list[Cut]]:
     """Train, dev and test with the same speakers.
 
     Test sessions are never trained on (VoxCeleb1's rule, so that the channel cannot tell the speaker): with
-    four sessions or more the last is test and the one before it dev; with two or three, a
-    third of the last is dev and the rest test, by a hash of their ids. Without sessions all clips go by the hash, so
+    four sessions or more the last is test and the one before it dev; with two or three, a third of the last
+    is dev and the rest test, by a hash of their ids. Without sessions all clips go by the hash, so
     that a corpus that grows keeps its split. Speakers who would miss a part are left out.
 
     Raises:

@@ -35,7 +35,12 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = actions.add_parser("fit", help="fit units on a manifest", **shape)
     fit.add_argument("--manifest", type=Path, required=True, help="cuts to learn from")
-    fit.add_argument("--feature", required=True, metavar="mfcc|UPSTREAM:LAYER", help="what is clustered")
+    fit.add_argument(
+        "--feature",
+        required=True,
+        metavar="mfcc|UPSTREAM:LAYER",
+        help="what is clustered; LAYER counts from 0 (the input of the first block), or is 'middle'",
+    )
     fit.add_argument("--ckpt", type=Path, help="checkpoint folder of the upstream")
     fit.add_argument("--clusters", type=int, required=True, metavar="K", help="number of units")
     fit.add_argument("--out", type=Path, required=True, help="folder for units.safetensors and units.yaml")

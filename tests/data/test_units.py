@@ -181,6 +181,42 @@ def test_damaged_units_are_refused(tmp_path: Path) -> None:
         UnitModel.load(tmp_path / "u")
 
 
+class _Coarse(torch.nn.Module):
+    """An upstream with three layers, `stride` samples per frame, and (like many) one frame too few."""
+
+    weights, weights_sha256 = "none", None
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def get_downsample_rates(self, key: str) -> int:
+        return self.stride
+
+    def forward(self, wavs: list[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
+        frames = max(1, max(map(len, wavs)) // self.stride - 1)
+        base = torch.arange(frames, dtype=torch.float32).repeat(len(wavs), 1)[..., None]
+        return {"hidden_states": [base, base + 100, base + 200]}
+
+
+@pytest.mark.parametrize(
+    ("stride", "expected"), [(320, [0, 1, 2, 3, 3]), (160, [0, 2, 4, 6, 6]), (640, [0, 0, 0, 0, 0])]
+)
+def test_layers_of_any_fitting_stride_become_50_hz(
+    stride: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sslbench.upstreams.load_upstream", lambda name, ckpt=None: _Coarse(stride))
+    features = open_features("coarse:middle")
+    assert features.name == "coarse:1"
+    (frames,) = features.frames([torch.zeros(1600)])
+    assert (frames[:, 0] - 100).tolist() == expected
+    with pytest.raises(SslbenchError, match="no layer 3"):
+        open_features("coarse:3")
+    monkeypatch.setattr("sslbench.upstreams.load_upstream", lambda name, ckpt=None: _Coarse(400))
+    with pytest.raises(SslbenchError, match="400 samples does not fit"):
+        open_features("coarse:0")
+
+
 def test_quality_of_an_example_worked_by_hand() -> None:
     # phones a, b; units 0, 1, 2: a falls 3 times on 0 and once on 1, b twice on 1 and twice on 2
     joint = np.array([[3, 1, 0], [0, 2, 2]])

@@ -95,13 +95,16 @@ class UpstreamFeatures:
     normalize = "none"
 
     def __init__(
-        self, upstream: str, layer: int, ckpt: Path | str | None = None, device: str = "cpu"
+        self, upstream: str, layer: int | None, ckpt: Path | str | None = None, device: str = "cpu"
     ) -> None:
-        """Load the upstream. Raises `SslbenchError` when it has no such layer or does not fit 20 ms."""
+        """Load the upstream; no layer means the middle one.
+
+        Raises:
+            SslbenchError: it has no such layer, or its frames do not fit 20 ms.
+        """
         from sslbench.upstreams import load_upstream
 
-        self.name = f"{upstream}:{layer}"
-        self.layer, self.ckpt, self.device = layer, ckpt, device
+        self.device = device
         self.model = load_upstream(upstream, ckpt=ckpt).to(device).eval()
         rate: Any = self.model.get_downsample_rates
         self.stride = int(rate("hidden_states"))
@@ -110,10 +113,13 @@ class UpstreamFeatures:
                 f"{upstream}: one frame per {self.stride} samples does not fit labels every 320"
             )
         layers = len(self._states([torch.zeros(SAMPLE_RATE_HZ // 2)]))
+        layer = layers // 2 if layer is None else layer
         if not -layers <= layer < layers:
             raise SslbenchError(
                 f"{upstream}: has no layer {layer}; it has {layers}, numbered from 0 to {layers - 1}"
             )
+        self.layer = layer % layers
+        self.name = f"{upstream}:{self.layer}"
         if getattr(self.model, "weights", "") == "random":
             warnings.warn(f"{upstream}: units of RANDOM weights; give --ckpt", stacklevel=2)
 
@@ -150,8 +156,9 @@ def open_features(name: str, ckpt: Path | str | None = None, device: str = "cpu"
             raise SslbenchError("--feature mfcc: takes no --ckpt; name a layer as UPSTREAM:LAYER to use one")
         return MfccFeatures()
     upstream, _, layer = name.rpartition(":")
-    if not upstream or not layer.lstrip("-").isdigit():
+    if not upstream or not (layer == "middle" or layer.lstrip("-").isdigit()):
         raise SslbenchError(
-            f"--feature {name}: expected 'mfcc' or UPSTREAM:LAYER, for example hubert_k2ssl:6"
+            f"--feature {name}: expected 'mfcc' or UPSTREAM:LAYER, for example hubert_k2ssl:6 "
+            "or hubert_k2ssl:middle"
         )
-    return UpstreamFeatures(upstream, int(layer), ckpt, device)
+    return UpstreamFeatures(upstream, None if layer == "middle" else int(layer), ckpt, device)
