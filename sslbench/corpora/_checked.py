@@ -203,6 +203,7 @@ def make_cut(
     speaker: str | None = None,
     gender: str | None = None,
     language: str | None = None,
+    labels: dict[str, Any] | None = None,
 ) -> MonoCut:
     """One cut over a whole checked recording."""
     from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
@@ -213,6 +214,8 @@ def make_cut(
     supervision = SupervisionSegment(
         cut_id, cut_id, 0.0, seconds, 0, text=text, language=language, speaker=speaker, gender=gender
     )
+    if labels:
+        supervision.custom = dict(labels)
     custom = {"pcm_sha256": checked.pcm_sha256}
     return MonoCut(cut_id, 0.0, seconds, 0, [supervision], recording=recording, custom=custom)
 

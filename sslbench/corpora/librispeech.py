@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslbench import io
 from sslbench.corpora import PrepareOptions
 from sslbench.corpora._checked import check_all, held_out, make_cut, report_skipped
 from sslbench.errors import SslbenchError
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from lhotse import MonoCut
 
 HELD_OUT_PERCENT = 10
+LEXICONS = ("lexicon.txt", "librispeech-lexicon.txt")
 
 
 def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     """Make one manifest per LibriSpeech split found under `root` (or `root/LibriSpeech`).
 
-    Without any dev (test) split, some training speakers become `dev-heldout` (`test-heldout`).
+    Without any dev (test) split, some training speakers become `dev-heldout` (`test-heldout`). A speaker's
+    chapters are numbered as the label `session`; a `lexicon.txt` or `librispeech-lexicon.txt` beside the
+    splits comes along for phone recognition.
 
     Returns:
         The content of `corpus.json`.
@@ -55,6 +59,7 @@ def prepare_parts(
         splits[part] = cuts
         skipped += bad
     report_skipped(out, corpus, total, skipped)
+    _copy_lexicon(home, out)
     notes = _hold_out(splits)
     for note in notes:
         print(f"{corpus}: {note}")
@@ -70,6 +75,7 @@ def _part(
     names = options.limited(sorted(lines.keys() | audio.keys()), str)
     paths = [audio[name] for name in names if name in audio and name in lines]
     checked = check_all(paths, out, options.jobs, f"{part}: files decoded")
+    sessions = _sessions(lines)
     cuts: list[MonoCut] = []
     skipped: list[dict[str, Any]] = []
     for name in names:
@@ -84,9 +90,33 @@ def _part(
             skipped.append({"id": name, "path": str(path), "reason": reason})
             continue
         speaker = name.split("-")[0]
-        facts = {"speaker": speaker, "gender": genders.get(speaker), "language": "English"}
-        cuts.append(make_cut(name, checked[path], text=lines[name].upper(), **facts))
+        cut = make_cut(
+            name, checked[path], text=lines[name].upper(), speaker=speaker, gender=genders.get(speaker),
+            language="English", labels={"session": sessions[_chapter(name)]},
+        )  # fmt: skip
+        cuts.append(cut)
     return cuts, skipped
+
+
+def _chapter(name: str) -> str:
+    return name.rsplit("-", 1)[0]
+
+
+def _sessions(names: Iterable[str]) -> dict[str, int]:
+    """Number each speaker's chapters from 0: another chapter is another recording session."""
+    chapters: dict[str, list[str]] = {}
+    for chapter in sorted({_chapter(name) for name in names}):
+        chapters.setdefault(chapter.split("-")[0], []).append(chapter)
+    return {chapter: number for own in chapters.values() for number, chapter in enumerate(own)}
+
+
+def _copy_lexicon(home: Path, out: Path) -> None:
+    """Bring a pronunciation lexicon along, in OpenSLR 11's name or ours, where the user has put one."""
+    for folder in (home, home.parent):
+        for name in LEXICONS:
+            if (folder / name).is_file():
+                io.write_text(out / "lexicon.txt", (folder / name).read_text(encoding="utf-8"))
+                return
 
 
 def _unlike_lhotse(part: Path, name: str, text: str) -> str:

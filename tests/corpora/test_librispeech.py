@@ -58,6 +58,23 @@ def test_official_splits_are_kept_as_they_are(home: Path, tmp_path: Path) -> Non
     assert first.load_audio().shape == (1, 8000)
 
 
+def test_chapters_are_sessions_and_a_lexicon_comes_along(home: Path, tmp_path: Path) -> None:
+    folder = home / "train-clean-100" / "100" / "9"
+    folder.mkdir()
+    soundfile.write(folder / "100-9-0000.flac", np.zeros(8000), 16_000)
+    (folder / "100-9.trans.txt").write_text("100-9-0000 MORE\n")
+    (home / "librispeech-lexicon.txt").write_text("WORD\tW ER1 D\n")
+    facts = librispeech.prepare(home, tmp_path / "out", OPTIONS)
+    cuts = {
+        cut.id: cut
+        for name in facts["splits"]
+        for cut in open_manifest(tmp_path / "out" / f"{name}.jsonl.gz")
+    }
+    sessions = {name: cut.supervisions[0].custom["session"] for name, cut in cuts.items()}
+    assert (sessions["100-7-0000"], sessions["100-9-0000"], sessions["101-7-0000"]) == (0, 1, 0)
+    assert (tmp_path / "out" / "lexicon.txt").read_text() == "WORD\tW ER1 D\n"
+
+
 def test_missing_dev_and_test_come_from_other_speakers(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
