@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   sslbench data show data/manifests
 """
 PREPARE_EXAMPLES = """examples:
-  sslbench data prepare mini --root data/mini --out data/manifests                  # synthetic, 1.5 h
+  sslbench data prepare mini --root data/mini --out data/manifests                  # synthetic, 1.9 h
   sslbench data prepare mini --preset tiny --root /tmp/tiny --out /tmp/tiny/manifests
   sslbench data prepare librispeech --root /corpora/LibriSpeech --out data/ls --jobs 8
   sslbench data prepare mini_librispeech --root /corpora/LibriSpeech --out data/ls5
