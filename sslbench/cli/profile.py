@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sslbench.errors import SslbenchError
 
@@ -16,10 +16,18 @@ EPILOG = """examples:
   sslbench profile zipformer_tiny hubert_tiny fbank
   sslbench profile zipformer_base --json --no_speed --no_memory
   sslbench profile zipformer_base --ckpt exp/upstream --system zipformer-mini --results results --tier short
+  sslbench profile --upstream zipformer --ckpt exp/a --system a --upstream fbank
 
 MACs are summed over the 32 lengths of the SUPERB challenge (224.9 s of audio), in its four buckets.
 RTF is the time of one 10 s clip over 10 s; throughput and training steps run 4 clips of 5 s.
 """
+
+
+class _InOrder(argparse.Action):
+    """Remembers options in the order given, so that several belong to the upstream before them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        namespace.events = [*namespace.events, (self.dest, values)]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,11 +38,14 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("upstreams", nargs="+", metavar="UPSTREAM", help="registered or s3prl name")
-    options.add_argument("--ckpt", action="append", default=[], metavar="DIR",
-                         help="checkpoint folder; repeat it once per upstream ('-' for none)")  # fmt: skip
-    options.add_argument("--system", action="append", default=[], metavar="LABEL",
-                         help="label in the results; one per upstream (default: its name)")  # fmt: skip
+    options.add_argument("upstreams", nargs="*", metavar="UPSTREAM", help="registered or s3prl name")
+    options.set_defaults(events=[])
+    options.add_argument("--upstream", action=_InOrder, metavar="NAME",
+                         help="as UPSTREAM; the --ckpt and --system after it are its own")  # fmt: skip
+    options.add_argument("--ckpt", action=_InOrder, metavar="DIR",
+                         help="checkpoint folder; one for each UPSTREAM ('-' for none)")  # fmt: skip
+    options.add_argument("--system", action=_InOrder, metavar="LABEL",
+                         help="label in the results, likewise (default: the upstream's name)")  # fmt: skip
     options.add_argument("--results", metavar="DIR", help="write a row to DIR/SYSTEM/profile.json")
     options.add_argument("--tier", choices=["smoke", "short", "full"], default="full")
     options.add_argument("--seed", type=int, default=0, help="of the row's stamp")
@@ -50,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Profile, print, and write rows. Returns 1 when an operator could not be counted."""
     chosen = parser().parse_args(argv)
-    subjects = _subjects(chosen.upstreams, chosen.ckpt, chosen.system)
+    subjects = _subjects(chosen.upstreams, chosen.events)
 
     import torch
 
@@ -78,19 +89,46 @@ def main(argv: list[str]) -> int:
     return 1 if any(cost.macs.unlisted for cost in costs) else 0
 
 
-def _subjects(upstreams: list[str], ckpts: list[str], systems: list[str]) -> list[Subject]:
+def _subjects(upstreams: list[str], events: list[tuple[str, str]]) -> list[Subject]:
+    """What to measure. Raises `SslbenchError` when labels or checkpoints do not fit the upstreams."""
     from sslbench.profile.measure import Subject
 
-    for flag, values in (("--ckpt", ckpts), ("--system", systems)):
-        if values and len(values) != len(upstreams):
-            raise SslbenchError(
-                f"profile: {len(upstreams)} upstreams but {len(values)} {flag}; give one for each"
-            )
-    folders = [None if folder in ("", "-") else folder for folder in ckpts] or [None] * len(upstreams)
-    labels = systems or upstreams
-    if len(set(labels)) < len(labels):
+    found = _listed(upstreams, events) if upstreams else _grouped(events)
+    if not found:
+        raise SslbenchError("profile: name at least one upstream; 'sslbench list upstreams' shows them")
+    subjects = []
+    for fields in found:
+        ckpt = fields.get("ckpt", "-")
+        name = fields["upstream"]
+        subjects.append(Subject(name, None if ckpt in ("", "-") else ckpt, fields.get("system", name)))
+    if len({subject.system for subject in subjects}) < len(subjects):
         raise SslbenchError("profile: two systems share a label; tell them apart with --system")
-    return [Subject(*fields) for fields in zip(upstreams, folders, labels, strict=True)]
+    return subjects
+
+
+def _listed(upstreams: list[str], events: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """Positional names; each option comes never or once per name, in their order."""
+    found: list[dict[str, str]] = [{"upstream": name} for name in upstreams]
+    for flag in ("upstream", "ckpt", "system"):
+        values = [value for key, value in events if key == flag]
+        if values and (flag == "upstream" or len(values) != len(upstreams)):
+            problem = f"{len(upstreams)} upstreams but {len(values)} --{flag}"
+            raise SslbenchError(f"profile: {problem}; give one for each")
+        for fields, value in zip(found, values, strict=False):
+            fields[flag] = value
+    return found
+
+
+def _grouped(events: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """`--upstream A --ckpt X --upstream B …`: options belong to the upstream before them."""
+    found: list[dict[str, str]] = []
+    for key, value in events:
+        if key == "upstream":
+            found.append({})
+        elif not found:
+            raise SslbenchError(f"profile: --{key} {value} comes before any --upstream")
+        found[-1][key] = value
+    return found
 
 
 def _print_table(costs: list[Cost], options: Options) -> None:

@@ -25,15 +25,19 @@ def cautions(rows: Sequence[ResultRow]) -> list[str]:
         _about(
             rows,
             lambda r: r.tier == "smoke",
-            "Smoke tier: {} only proves that the code runs.",
+            "Smoke tier: the rows of {} only prove that the code runs.",
         ),
         _about(
             quality,
             lambda r: r.tier == "short",
-            "Short tier: {} did not follow the full protocol and may not be compared with published results.",
+            "Short tier: the scores of {} do not follow the full protocol of published ones.",
         ),
         *_mismatches(rows, quality),
-        _about(rows, lambda r: r.provenance.dirty, "Uncommitted code: {} cannot be traced to a commit."),
+        _about(
+            rows,
+            lambda r: r.provenance.dirty,
+            "Uncommitted code: the rows of {} cannot be traced to a commit.",
+        ),
         _about(
             rows,
             lambda r: r.cost.get("unlisted_operators", 0) > 0,

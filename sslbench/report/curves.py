@@ -11,6 +11,7 @@ from typing import Any
 from sslbench.errors import CorruptFileError, SslbenchError
 from sslbench.io import read_jsonl
 
+LOG = "log.jsonl"
 MAX_POINTS = 500
 
 # key in the log -> (group, title, axis label, dev)
@@ -43,13 +44,18 @@ class Curve:
 def read_runs(folders: Sequence[Path | str]) -> tuple[list[Curve], list[str]]:
     """The curves of some experiment folders, and one line per folder that gave none.
 
-    Rows may lack keys, hold events, or end torn; anything that is no finite number is left out.
+    A folder without `log.jsonl` stands for all runs below it. Rows may lack keys, hold events, or end
+    torn; anything that is no finite number is left out.
     """
     curves: list[Curve] = []
     problems: list[str] = []
-    for name, folder in zip(_names(folders), map(Path, folders), strict=True):
+    runs = [run for folder in folders for run in _runs(Path(folder))]
+    for name, folder in zip(_names(runs), runs, strict=True):
+        if not (folder / LOG).is_file():
+            problems.append(f"{folder}: no training curve (no {LOG} in it or below it)")
+            continue
         try:
-            rows = list(read_jsonl(folder / "log.jsonl"))
+            rows = list(read_jsonl(folder / LOG))
         except (OSError, SslbenchError, CorruptFileError) as error:
             problems.append(f"{folder}: no training curve ({error})")
             continue
@@ -60,7 +66,13 @@ def read_runs(folders: Sequence[Path | str]) -> tuple[list[Curve], list[str]]:
     return curves, problems
 
 
-def _names(folders: Sequence[Path | str]) -> list[str]:
+def _runs(folder: Path) -> list[Path]:
+    if (folder / LOG).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.rglob(LOG)) or [folder]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
     """Last parts of the paths, as many as tell them apart."""
     parts = [Path(folder).resolve().parts[1:] or ("run",) for folder in folders]
     for depth in range(1, max((len(p) for p in parts), default=0) + 1):

@@ -14,13 +14,15 @@ from sslbench.report.store import row_path
 
 
 def read_layer_weights(rows: Sequence[ResultRow], results: Path) -> dict[str, dict[str, list[float]]]:
-    """evaluation -> system -> weights, from each row's artifact `layer_weights` (a JSON file).
+    """evaluation -> system -> weights, from each row's artifact `layer_weights`, or its experiment's `DONE`.
 
-    The file holds the list itself, or an object with it under `layer_weights` or `weights`.
+    The JSON file holds the list itself, or an object with it under `layer_weights` or `weights`.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         name = row.artifacts.get("layer_weights")
+        if name is None and "experiment" in row.artifacts:
+            name = row.artifacts["experiment"] + "/DONE"
         if name is None:
             continue
         weights = _read(row_path(results, row.system, row.evaluation).parent / name)

@@ -130,7 +130,9 @@ def _quality_columns(systems: Sequence[System]) -> list[Column]:
 
 def metric_title(name: str) -> str:
     """`wer` → `WER`, `accuracy` → `accuracy`: short names are abbreviations."""
-    return name.upper() if len(name) <= 4 and name != "acc" else name.replace("_", " ")
+    if name == "acc":
+        return "accuracy"
+    return name.upper() if len(name) <= 4 else name.replace("_", " ")
 
 
 def _cost_columns(systems: Sequence[System]) -> list[Column]:

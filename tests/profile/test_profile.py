@@ -119,6 +119,23 @@ def test_labels_and_checkpoints_must_fit_the_upstreams(capsys: pytest.CaptureFix
     assert "share a label" in capsys.readouterr().err
 
 
+def test_options_belong_to_the_upstream_before_them() -> None:
+    from sslbench.cli.profile import _subjects, parser
+    from sslbench.profile.measure import Subject
+
+    words = [
+        *("--upstream", "a", "--ckpt", "x", "--system", "one"),
+        *("--upstream", "fbank", "--upstream", "b", "--system", "two"),
+    ]
+    chosen = parser().parse_args(words)
+    expected = [Subject("a", "x", "one"), Subject("fbank", None, "fbank"), Subject("b", None, "two")]
+    assert _subjects(chosen.upstreams, chosen.events) == expected
+    chosen = parser().parse_args(
+        ["a", "b", "--ckpt", "x", "--ckpt", "-", "--system", "one", "--system", "two"]
+    )
+    assert _subjects(chosen.upstreams, chosen.events) == [Subject("a", "x", "one"), Subject("b", None, "two")]
+
+
 def test_a_training_step_has_gradients_one_label_per_frame_and_late_schedules() -> None:
     upstream = Upstream(_Encoder(), "random", frozen=False)
     training_step(upstream, BATCH)()

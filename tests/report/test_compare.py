@@ -16,6 +16,12 @@ from sslbench.report.predictions import read_items, worst
 from sslbench.report.view import Column, summarise
 
 
+@pytest.fixture(scope="module")
+def benchmark_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with results/ and exp/."""
+    return fake.write_benchmark(tmp_path_factory.mktemp("benchmark")).parent
+
+
 def _compare(results: Path, reference: str | None = None) -> Comparison:
     return compare_to(summarise(store.load_all(results)), Items(results), reference)
 

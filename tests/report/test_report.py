@@ -44,6 +44,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
+def benchmark_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with results/ and exp/."""
+    return fake.write_benchmark(tmp_path_factory.mktemp("benchmark")).parent
+
+
+@pytest.fixture(scope="module")
 def built(benchmark_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Content, Path]:
     out = tmp_path_factory.mktemp("report")
     content, _ = build(
@@ -123,6 +129,12 @@ def test_curves_skip_torn_lines_and_missing_runs_are_named(benchmark_dir: Path, 
     assert {curve.title for curve in content.curves} == {
         "Fine-tuning loss", "Fine-tuning dev WER", "Fine-tuning dev CER",
     }  # fmt: skip
+    everything, _ = build(benchmark_dir / "results", tmp_path / "out", [benchmark_dir / "exp"])
+    assert {curve.run for curve in everything.curves} == {
+        "asr-zipformer",
+        "pretrain-hubert",
+        "pretrain-zipformer",
+    }
     assert len(content.problems) == 1
     assert "nowhere: no training curve" in content.problems[0]
 
