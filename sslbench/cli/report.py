@@ -24,7 +24,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("results", type=Path, metavar="RESULTS_DIR", help="folder of SYSTEM/EVALUATION.json")
     options.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
     options.add_argument(
-        "--runs", nargs="+", default=[], metavar="EXP", help="training runs, for their curves"
+        "--runs",
+        nargs="+",
+        default=[],
+        metavar="EXP",
+        help="training runs, or folders of them, for their curves",
     )
     options.add_argument("--results_md", type=Path, metavar="FILE", help="write RESULTS.md here too")
     return options
