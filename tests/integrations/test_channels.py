@@ -86,9 +86,6 @@ def test_the_stock_runner_trains_and_evaluates(python, tmp_path) -> None:
     evaluate = ["-m", "evaluate", "-e", "exp/states-3.ckpt", "--device", "cpu"]
     done = python(*launcher, *evaluate, SSLBENCH_NO_HOOK="1")
     assert done.returncode == 0, done.stderr[-3000:]
-    # the control: without hook and launcher the same command does not know the name or its libraries
-    done = python(str(script), *evaluate, SSLBENCH_NO_HOOK="1")
-    assert done.returncode != 0
 
 
 def test_torch_hub_loads_from_the_repository(python) -> None:

@@ -70,56 +70,47 @@ def run(settings: AsrRun) -> Path:
     if not (out / "tokens.txt").is_file():
         io.write_text(out / "tokens.txt", "".join(f"{t}\n" for t in tokens(out / "data" / "train" / "text")))
     io.write_yaml(out / "train.yaml", _train_config(settings))
-    common = ["--config", out / "train.yaml", "--token_type", "char", "--token_list", out / "tokens.txt"]
-    common += ["--ngpu", settings.ngpu, "--seed", settings.seed, *_data(out)]
-    stats, model, found = out / "stats", out / "model", out / "decode"
-    shapes = [f"--{kind}_shape_file" for kind in ("train", "valid")]
-    scps = [
-        word
-        for flag, split in zip(shapes, ("train", "dev"), strict=True)
-        for word in (flag, out / "data" / split / "wav.scp")
+    _stage(out, "collect_stats", "asr_train", _collect_words(out, settings))
+    _stage(out, "train", "asr_train", _train_words(out, settings))
+    _stage(out, "decode", "asr_inference", _decode_words(out, settings))
+    return out / "decode" / "1best_recog" / "text"
+
+
+def _common_words(out: Path, settings: AsrRun) -> list[Any]:
+    words: list[Any] = ["--config", out / "train.yaml", "--ngpu", settings.ngpu, "--seed", settings.seed]
+    words += ["--token_type", "char", "--token_list", out / "tokens.txt"]
+    for flag, split in (("train", "train"), ("valid", "dev")):
+        folder = out / "data" / split
+        for value in (f"{folder / 'wav.scp'},speech,sound", f"{folder / 'text'},text,text"):
+            words += [f"--{flag}_data_path_and_name_and_type", value]
+    return words
+
+
+def _collect_words(out: Path, settings: AsrRun) -> list[Any]:
+    words = [*_common_words(out, settings), "--collect_stats", "true", "--normalize", "none"]
+    words += [
+        "--train_shape_file",
+        out / "data/train/wav.scp",
+        "--valid_shape_file",
+        out / "data/dev/wav.scp",
     ]
-    _stage(
-        out,
-        "collect_stats",
-        "asr_train",
-        [*common, "--collect_stats", "true", "--normalize", "none", "--output_dir", stats, *scps],
-    )
-    collected = [
-        word
-        for flag, split in zip(shapes, ("train", "valid"), strict=True)
-        for name in ("speech_shape", "text_shape")
-        for word in (flag, stats / split / name)
-    ]
-    _stage(
-        out,
-        "train",
-        "asr_train",
-        [*common, "--max_epoch", settings.epochs, "--output_dir", model, *collected],
-    )
-    test = out / "data" / "test" / "wav.scp"
-    _stage(
-        out,
-        "decode",
-        "asr_inference",
-        [
-            "--ngpu",
-            settings.ngpu,
-            "--config",
-            HERE / "decode_ctc.yaml",
-            "--output_dir",
-            found,
-            "--data_path_and_name_and_type",
-            f"{test},speech,sound",
-            "--key_file",
-            test,
-            "--asr_train_config",
-            model / "config.yaml",
-            "--asr_model_file",
-            model / "valid.loss.best.pth",
-        ],
-    )
-    return found / "1best_recog" / "text"
+    return [*words, "--output_dir", out / "stats"]
+
+
+def _train_words(out: Path, settings: AsrRun) -> list[Any]:
+    words = [*_common_words(out, settings), "--max_epoch", settings.epochs, "--resume", "true"]
+    for split in ("train", "valid"):
+        for shape in ("speech_shape", "text_shape"):
+            words += [f"--{split}_shape_file", out / "stats" / split / shape]
+    return [*words, "--output_dir", out / "model"]
+
+
+def _decode_words(out: Path, settings: AsrRun) -> list[Any]:
+    scp, model = out / "data/test/wav.scp", out / "model"
+    words = ["--ngpu", settings.ngpu, "--config", HERE / "decode_ctc.yaml", "--key_file", scp]
+    words += ["--data_path_and_name_and_type", f"{scp},speech,sound"]
+    words += ["--asr_train_config", model / "config.yaml", "--asr_model_file", model / "valid.loss.best.pth"]
+    return [*words, "--output_dir", out / "decode"]
 
 
 def tokens(text: Path) -> list[str]:
@@ -152,15 +143,6 @@ def _train_config(settings: AsrRun) -> dict[str, Any]:
     }
     config["optim_conf"] = {**config.get("optim_conf", {}), "lr": settings.lr}
     return config
-
-
-def _data(out: Path) -> list[str]:
-    words = []
-    for flag, split in (("train", "train"), ("valid", "dev")):
-        folder = out / "data" / split
-        for value in (f"{folder / 'wav.scp'},speech,sound", f"{folder / 'text'},text,text"):
-            words += [f"--{flag}_data_path_and_name_and_type", value]
-    return words
 
 
 def _stage(out: Path, stage: str, tool: str, words: list[Any]) -> None:
