@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SslbenchError as error:
         print(f"sslbench: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `sslbench … | head` is no fault
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until the interpreter's last flush
+        return 0
     except KeyboardInterrupt:
         print(f"sslbench: {verb} interrupted; run the same command again to go on", file=sys.stderr)
         return 130

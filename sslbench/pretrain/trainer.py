@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,13 @@ def run(config: PretrainConfig) -> int:
         SslbenchError: unfit data, settings or checkpoint; loss or gradient not finite.
     """
     world = join(config.device)
+    exp = Path(config.exp_dir)
+    with io.only_one(exp) if world.is_main else nullcontext():
+        return _run(config, world, exp)
+
+
+def _run(config: PretrainConfig, world: World, exp: Path) -> int:
     try:
-        exp = Path(config.exp_dir)
         if summary.is_complete(exp, config.max_steps):
             if world.is_main:
                 print(f"{exp}: already complete ({config.max_steps} steps); raise max_steps to go on")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+
+REPO = Path(__file__).resolve().parents[2]
 
 ROOMS = ("sslbench", "upstream", "downstream")
 SOURCES = sorted(path for room in ROOMS for path in (REPO / room).rglob("*.py"))

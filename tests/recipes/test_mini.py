@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+
+REPO = Path(__file__).resolve().parents[2]
 
 SMALL = [
     *("--corpus_opts", "--preset tiny --jobs 2", "--clusters", "30", "--label_set", "train-10min"),

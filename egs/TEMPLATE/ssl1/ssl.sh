@@ -102,6 +102,11 @@ if wanted 1; then
     step "${data}/corpus.json" sslbench data prepare "${corpus}" --root "${corpus_root}" --out "${data}" ${corpus_opts}
 fi
 
+if ! "${dry_run}" && [ ! -e "${data}/${dev_set}.jsonl.gz" ] && [ -e "${data}/dev-heldout.jsonl.gz" ]; then
+    echo "no ${dev_set} in ${corpus_root}: speakers held out of ${train_set} stand in for it"
+    dev_set=dev-heldout test_set=test-heldout
+fi
+
 make_units() { # FAMILY ITERATION
     local family=$1 it=$2 source=mfcc out=${expdir}/units_mfcc opts=()
     if [ "${it}" -gt 1 ]; then
@@ -155,14 +160,9 @@ if wanted 4; then
 fi
 
 if wanted 5; then # one command for all: systems are timed by turns, so that a busy moment hits each alike
-    models=() options=()
-    for system in "${systems[@]}"; do
-        ckpt=${expdir}/${system}/upstream
-        if [[ " ${baselines} " == *" ${system} "* ]]; then ckpt=-; fi
-        models+=("${system%_random}")
-        options+=(--ckpt "${ckpt}" --system "${system}")
-    done
-    step "${resultsdir}/${systems[-1]}/profile.json" sslbench profile "${models[@]}" "${options[@]}" \
+    models=$(for system in "${systems[@]}"; do model_of "${system}"; done)
+    # shellcheck disable=SC2086
+    step "${resultsdir}/${systems[-1]}/profile.json" sslbench profile ${models} \
         --results "${resultsdir}" --tier "${tier}"
 fi
 
