@@ -60,3 +60,21 @@ def test_effects_run_through_sox(wav) -> None:
     halved, rate = shim.apply_effects_tensor(wav[1], 16_000, [["vol", "0.5"], ["trim", "0", "1000s"]])
     assert rate == 16_000
     assert torch.allclose(halved, wav[1][:, :1000] * 0.5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("hook_works")
+def test_s3prl_imports_where_torchaudio_lost_its_calls(python) -> None:
+    """torchaudio 2.9 as s3prl's byol_s meets it, which is what stops `import s3prl.hub` there."""
+    pytest.importorskip("s3prl")
+    code = (
+        "import torchaudio\n"
+        "for name in ('set_audio_backend', 'info', 'list_audio_backends', 'sox_effects'):\n"
+        "    vars(torchaudio).pop(name, None)\n"
+        "import s3prl.upstream.byol_s.byol_a.common\n"
+        "from torchaudio.sox_effects import apply_effects_file\n"
+        "print(torchaudio.info.__module__, apply_effects_file.__module__)"
+    )
+    done = python(code=code)
+    assert done.stdout.split() == ["sslbench.integrations.s3prl.torchaudio_shim"] * 2, done.stderr[-2000:]
+    without = python(code=code, SSLBENCH_NO_HOOK="1")
+    assert "set_audio_backend" in without.stderr
