@@ -32,20 +32,22 @@ class FinetuneConfig:
     """`frozen`: features are computed once and cached; `full`: the upstream learns too."""
     head: Literal["blstm", "linear"] = "blstm"
     """What follows the weighted sum and the projection."""
-    head_stride: int = 320
+    head_stride: int = 640
     """Samples per frame of the head: finer upstreams have frames stacked up to it."""
-    layer_norm: bool = False
-    """Normalise every layer's frames before the weighted sum (s3prl's `normalize`, off in SUPERB)."""
-    projection_dim: int = 256
+    normalise: Literal["none", "layer", "channel"] = "channel"
+    """Before the weighted sum. `channel`: mean 0 and variance 1 of every channel over training frames, so
+    that short runs do not measure how a model happens to scale its features; `layer`: layer norm of every
+    frame (s3prl's `normalize`); `none`: SUPERB."""
+    projection_dim: int = 128
     """Width between the weighted sum and the head; the linear head uses none when 0."""
     blstm_layers: int = 2
     """Layers of the recurrent head."""
-    blstm_dim: int = 256
+    blstm_dim: int = 128
     """Cells per direction."""
-    dropout: float = 0.2
+    dropout: float = 0.1
     """After the projection and between recurrent layers."""
 
-    lr: float = 2e-3
+    lr: float = 4e-3
     """Peak learning rate of the head and the layer weights."""
     lr_grid: list[float] = field(default_factory=list)
     """Several rates to try instead, each in its own subfolder; the best dev WER wins."""
@@ -55,7 +57,7 @@ class FinetuneConfig:
     """With `tune: full`, the upstream learns only from this step on."""
     weight_decay: float = 1e-2
     """AdamW's, on matrices only."""
-    steps: int = 600
+    steps: int = 500
     """Optimizer steps."""
     warmup_share: float = 0.1
     """Share of the steps in which the rate rises linearly."""
@@ -63,14 +65,14 @@ class FinetuneConfig:
     """What the rate does after the warm-up: fall to a hundredth of the peak, or stay."""
     clip_norm: float = 5.0
     """Largest gradient norm."""
-    max_duration_s: float = 60.0
+    max_duration_s: float = 20.0
     """Audio per batch, padding included."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs the forward pass under autocast; CTC itself stays in fp32."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU when there is one."""
 
-    time_masks: int = 2
+    time_masks: int = 0
     """SpecAugment on features: spans of frames set to zero; 0 for none."""
     time_mask_ms: float = 400.0
     """Longest such span; all spans together never cover more than a fifth of a clip."""

@@ -14,12 +14,19 @@ from sslbench import config as configs
 from sslbench.data.loading import SkipLog
 from sslbench.data.manifests import describe, open_manifest
 from sslbench.finetune.config import identity
-from sslbench.finetune.data import LabelledSet
+from sslbench.finetune.data import Batch, LabelledSet
 from sslbench.finetune.experiment import Experiment, weights_of
 from sslbench.finetune.model import Recognizer, greedy
 from sslbench.finetune.vocab import CharVocab
 from sslbench.io import sha256_json, write_json, write_jsonl
 from sslbench.progress import Progress
+
+
+def batch_states(model: Recognizer, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """States (B, F, L, D) and frames (B,) of a batch, from the cache or from the upstream."""
+    if batch.states is not None:
+        return batch.states.to(device), batch.lens.to(device)
+    return model.states(batch.audio.to(device), batch.lens)  # type: ignore[union-attr]
 
 
 @torch.no_grad()
@@ -29,11 +36,7 @@ def transcribe(
     """Yield (cut id, text) for every readable clip, in batch order."""
     model.eval()
     for batch in data.epoch(0):
-        if batch.states is not None:
-            states, lens = batch.states.to(device), batch.lens.to(device)
-        else:
-            states, lens = model.states(batch.audio.to(device), batch.lens)  # type: ignore[union-attr]
-        found = greedy(*model.log_probs(states, lens))
+        found = greedy(*model.log_probs(*batch_states(model, batch, device)))
         for cut, classes in zip(batch.cuts, found, strict=True):
             yield cut.id, vocab.decode(classes)
 

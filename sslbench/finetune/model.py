@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,16 +20,42 @@ from sslbench.nn.upstream import LossOutput
 class WeightedSum(nn.Module):
     """Softmax-weighted sum of layers, as in SUPERB (Yang et al., Interspeech 2021)."""
 
-    def __init__(self, layers: int, layer_norm: bool) -> None:
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, layers: int, dim: int, normalise: str) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(layers))
-        self.layer_norm = layer_norm
+        self.normalise = normalise
+        self.register_buffer("mean", torch.zeros(layers, dim))
+        self.register_buffer("scale", torch.ones(layers, dim))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """(B, F, L, D) -> (B, F, D)."""
-        if self.layer_norm:
+        if self.normalise == "layer":
             states = F.layer_norm(states, states.shape[-1:])
+        elif self.normalise == "channel":
+            states = (states - self.mean) * self.scale
         return torch.einsum("bfld,l->bfd", states, self.weights.softmax(0).to(states.dtype))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Measure every channel's mean and variance.
+
+        Args:
+            batches: (states (B, F, L, D), valid frames (B,)) pairs.
+        """
+        count, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.mean).double()
+        for states, lens in batches:
+            valid = torch.cat([state[:length] for state, length in zip(states, lens.tolist(), strict=True)])
+            count += len(valid)
+            total += valid.sum(0).double()
+            squares += valid.double().square().sum(0)
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+        self.mean.copy_(mean)
+        # a channel that never changes stays as it is instead of being blown up
+        self.scale.copy_(torch.where(deviation > 1e-5, 1 / deviation.clamp(min=1e-5), 1.0))
 
 
 class CTCHead(nn.Module):
@@ -84,6 +111,11 @@ def stack_frames(features: torch.Tensor, stack: int) -> torch.Tensor:
     return features.reshape(batch, -1, stack * dim)
 
 
+def frame_mask(lens: torch.Tensor, frames: int) -> torch.Tensor:
+    """(B, frames) bool: which frames are within the lengths (B,)."""
+    return torch.arange(frames, device=lens.device) < lens[:, None]
+
+
 class Recognizer(nn.Module):
     """An upstream, which may be frozen, with a CTC head.
 
@@ -103,7 +135,7 @@ class Recognizer(nn.Module):
                 f"finetune: head_stride {config.head_stride} is no multiple of the upstream's {self.stride}"
             )
         self.stack = max(1, config.head_stride // self.stride)
-        self.featurizer = WeightedSum(self.layers, config.layer_norm)
+        self.featurizer = WeightedSum(self.layers, self.dim, config.normalise)
         self.head = CTCHead(self.dim, classes, self.stack, config)
 
     @property
@@ -130,14 +162,14 @@ class Recognizer(nn.Module):
         states = torch.stack(list(hidden), dim=2)  # (B, F, L, D)
         lens = torch.div(audio_lens + self.stride - 1, self.stride, rounding_mode="floor").to(states.device)
         lens = lens.clamp(max=states.shape[1])
-        valid = torch.arange(states.shape[1], device=states.device) < lens[:, None]
-        return states * valid[:, :, None, None], lens
+        return states * frame_mask(lens, states.shape[1])[:, :, None, None], lens
 
     def log_probs(
         self, states: torch.Tensor, lens: torch.Tensor, augment: Any = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Class log-probabilities (B, F', classes) and frames (B,) from `states`' (B, F, L, D) and (B,)."""
         features = self.featurizer(states)
+        features = features * frame_mask(lens, features.shape[1])[:, :, None]
         if augment is not None:
             features = augment(features, lens)
         log_probs, out_lens = self.head(features, lens)

@@ -19,7 +19,7 @@ from sslbench.finetune import experiment as exp
 from sslbench.finetune.augment import FeatureMasker
 from sslbench.finetune.config import FinetuneConfig, identity
 from sslbench.finetune.data import Batch, LabelledSet, fitting, read_labelled, transcript
-from sslbench.finetune.decode import transcribe
+from sslbench.finetune.decode import batch_states, transcribe
 from sslbench.finetune.features import FeatureCache
 from sslbench.finetune.model import ctc_loss
 from sslbench.finetune.optimizer import Updater
@@ -33,6 +33,7 @@ from sslbench.pretrain.randomness import seed_everything
 from sslbench.progress import Progress
 
 MOST_BAD_STEPS = 10  # in a row
+MEASURED_S = 600.0  # audio that channel statistics are taken from
 
 
 class FinetuneRun:
@@ -93,6 +94,8 @@ class FinetuneRun:
         self._restore()
         began = time.monotonic() - self.wall_s
         self._cache_features()
+        if self.step == 0 and self.config.normalise == "channel":
+            self.model.featurizer.fit(self._measured())
         meter = Meter()
         with Progress("finetune", self.config.steps, self.step) as progress:
             for batch in self._stream():
@@ -145,11 +148,18 @@ class FinetuneRun:
             )
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        if batch.states is not None:
-            states, lens = batch.states.to(self.device), batch.lens.to(self.device)
-        else:
-            states, lens = self.model.states(batch.audio.to(self.device), batch.lens)  # type: ignore[union-attr]
-        return self.model.log_probs(states, lens, self.masker)
+        return self.model.log_probs(*batch_states(self.model, batch, self.device), self.masker)
+
+    @torch.no_grad()
+    def _measured(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """States of the first minutes of training data."""
+        self.model.eval()
+        seconds = 0.0
+        for batch in self.train.epoch(0):
+            yield batch_states(self.model, batch, self.device)
+            seconds += batch.seconds
+            if seconds >= MEASURED_S:
+                return
 
     def _log_training(self, meter: Meter) -> None:
         means, cost = meter.close()

@@ -119,7 +119,7 @@ def make_config(tones: Path, tmp_path: Path) -> Callable[..., FinetuneConfig]:
     base = FinetuneConfig(
         upstream="filterbank", train_manifest=str(tones / "train" / "train.jsonl.gz"),
         dev_manifest=str(tones / "dev" / "dev.jsonl.gz"), exp_dir=str(tmp_path / "exp"),
-        projection_dim=32, blstm_dim=32, blstm_layers=1, dropout=0.0, time_masks=0, lr=1e-2,
+        projection_dim=32, blstm_dim=32, blstm_layers=1, dropout=0.0, lr=1e-2, head_stride=320,
         steps=60, eval_every_steps=30, log_every_steps=5, max_duration_s=10.0, device="cpu",
     )  # fmt: skip
     return lambda **changes: dataclasses.replace(base, **changes)

@@ -90,12 +90,30 @@ def test_stacking_keeps_every_frame() -> None:
 
 def test_weighted_sum_starts_as_the_mean_and_learns() -> None:
     states = torch.randn(2, 4, 3, 6)
-    plain = WeightedSum(3, layer_norm=False)
+    plain = WeightedSum(3, 6, "none")
     torch.testing.assert_close(plain(states), states.mean(2))
-    WeightedSum(3, layer_norm=True)(states * 1000).sum().backward()
     with torch.no_grad():
         plain.weights.copy_(torch.tensor([50.0, 0.0, 0.0]))
     torch.testing.assert_close(plain(states), states[:, :, 0])
+    layer = WeightedSum(1, 6, "layer")(1000 * states[:, :, :1] + 5)
+    torch.testing.assert_close(layer.mean(-1), torch.zeros(2, 4), atol=1e-4, rtol=0)
+
+
+def test_channel_statistics_ignore_padding_and_dead_channels() -> None:
+    torch.manual_seed(0)
+    states = 3 * torch.randn(4, 50, 1, 5) + 7
+    states[..., 4] = 2.0
+    lens = torch.tensor([50, 40, 30, 20])
+    padded = states.clone()
+    for row, length in enumerate(lens.tolist()):
+        padded[row, length:] = 1e6
+    featurizer = WeightedSum(1, 5, "channel")
+    featurizer.fit([(padded[:2], lens[:2]), (padded[2:], lens[2:])])
+    valid = torch.cat([row[:length] for row, length in zip(states, lens.tolist(), strict=True)])[None]
+    found = featurizer(valid)[0]
+    torch.testing.assert_close(found.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.std(0)[:4], torch.ones(4), atol=1e-2, rtol=0)
+    assert not found[:, 4].any()
 
 
 def test_masks_stay_within_the_clip_and_its_share() -> None:
