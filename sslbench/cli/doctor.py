@@ -95,9 +95,7 @@ def _gpu() -> Finding:
     import torch
 
     if not torch.cuda.is_available():
-        return Finding(
-            "gpu", "missing", f"none; {os.cpu_count()} CPU cores", "optional; everything also runs on a CPU"
-        )
+        return Finding("gpu", "optional", f"none; {os.cpu_count()} CPU cores", "everything runs on a CPU too")
     return Finding("gpu", "ok", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
 
 

@@ -11,7 +11,7 @@ from sslbench import registry
 
 EXAMPLES = """examples:
   sslbench list upstreams
-  sslbench list upstreams --s3prl          # with every name that s3prl knows (slow to import)
+  sslbench list upstreams --s3prl          # with every name that s3prl knows
   sslbench list tasks --json
 """
 
@@ -48,7 +48,7 @@ def _registered(kind: str) -> list[dict[str, Any]]:
 
 
 def _s3prl() -> list[dict[str, Any]]:
-    from sslbench.integrations.s3prl.hub import s3prl_names
+    from sslbench.integrations.s3prl.names import s3prl_names
 
     ours = {entry.name for entry in registry.upstreams()}
     local = ("_local", "_url", "_gdriveid", "_custom")
