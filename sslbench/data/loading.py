@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -303,7 +303,7 @@ class _Reader(torch.utils.data.Dataset[AudioBatch]):
 
 
 def _begin_worker(_: int) -> None:
-    # signals to a whole process group are the parent's to answer: it may want to save first
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # A signal to the whole process group (Ctrl-C, a scheduler) is the parent's to answer: it may want to
+    # save first. The parent itself can still end this process.
+    os.setpgid(0, 0)
     torch.set_num_threads(1)

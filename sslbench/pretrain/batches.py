@@ -30,7 +30,7 @@ def units_of(cut: Cut, rate_hz: float, manifest: str) -> torch.Tensor:
     Raises:
         SslbenchError: none, not numbers, or not about `rate_hz` per second; names cut and manifest.
     """
-    mend = f"attach them with 'sslbench units apply --manifest {manifest}'"
+    mend = f"attach them with 'sslbench units apply --units DIR --manifest {manifest} --out LABELLED'"
     text = (cut.custom or {}).get(UNIT_KEY)
     if not isinstance(text, str) or not text.strip():
         raise SslbenchError(f"{manifest}: cut {cut.id} has no units ({UNIT_KEY!r}); {mend}")

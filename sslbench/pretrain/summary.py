@@ -118,7 +118,7 @@ def _training_facts(exp: Path, config: PretrainConfig, snapshot: checkpoint.Snap
         "synthetic": about.data.synthetic if about else None,
         "train_hours": about.data.hours if about else None,
         "data_sha256": about.sha256 if about else None,
-        "units": Path(config.train_manifest).parent.name,
+        "units": _units_facts(Path(config.train_manifest).parent),
         "optimizer": config.optimizer,
         "seed": config.seed,
         "config_sha256": io.sha256_json(identity(configs.to_dict(config))),
@@ -131,6 +131,13 @@ def _training_facts(exp: Path, config: PretrainConfig, snapshot: checkpoint.Snap
         facts["majority_share"] = io.read_json(exp / SUMMARY)["majority_share"]
         facts["peak_mem_bytes"] = io.read_json(exp / SUMMARY)["peak_mem_bytes"]
     return facts
+
+
+def _units_facts(folder: Path) -> dict[str, Any]:
+    """Which k-means made the labels, where it lies beside them as `sslbench units` leaves it."""
+    path = folder / "units.yaml"
+    facts = io.read_yaml(path) if path.is_file() else {}
+    return {key: facts[key] for key in ("feature", "clusters", "corpus", "hours", "sha256") if key in facts}
 
 
 def _save(

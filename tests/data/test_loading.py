@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,19 @@ def test_endless_is_epoch_after_epoch_and_resumes(cuts: CutSet, workers: int) ->
     assert ids(before + after) == ids(apart)
     assert [batch.epoch for batch in before + after] == [batch.epoch for batch in apart]
     assert again.state_dict()["epoch"] == 2
+
+
+def test_an_abandoned_reader_does_not_keep_the_program_from_ending(tmp_path: Path) -> None:
+    make_cuts(tmp_path, 20)
+    program = f"""
+from lhotse import CutSet
+from sslbench.data.loading import BatchLoader
+cuts = CutSet.from_jsonl_lazy({str(tmp_path / "cuts.jsonl.gz")!r})
+stream = BatchLoader(cuts, 2.0, num_workers=1).endless()
+print(len(next(stream)) > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 def test_an_abandoned_epoch_starts_again_without_a_restore(cuts: CutSet) -> None:
