@@ -13,7 +13,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 SMALL = [
     *("--corpus_opts", "--preset tiny --jobs 2", "--clusters", "30", "--label_set", "train-10min"),
-    *("--pretrain_opts", "--max_steps 6", "--asr_opts", "--max_steps 6", "--espnet_opts", ""),
+    *("--pretrain_opts", "--max_steps 6", "--asr_opts", "--steps 6", "--espnet_opts", ""),
     *("--superb_opts", "--lrs 1e-2"),
 ]
 STAGES = ["data", "units", "pretrain", "export", "profile", "asr", "superb", "report"]

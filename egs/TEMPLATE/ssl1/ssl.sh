@@ -166,7 +166,8 @@ if wanted 5; then # one command for all: systems are timed by turns, so that a b
         --results "${resultsdir}" --tier "${tier}"
 fi
 
-asr() { # SYSTEM
+asr() { # SYSTEM, or "espnet" for the first family through ESPnet's own trainer
+    if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; return; fi
     # shellcheck disable=SC2046,SC2086
     step "${resultsdir}/$1/asr.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
         --exp_dir "${expdir}/$1/asr" --train_manifest "${data}/${label_set}.jsonl.gz" \
@@ -179,10 +180,7 @@ asr_espnet() { # SYSTEM
         --train "${data}/${label_set}.jsonl.gz" --dev "${data}/${dev_set}.jsonl.gz" \
         --test "${data}/${test_set}.jsonl.gz" --results "${resultsdir}" --tier "${tier}" ${espnet_opts}
 }
-if wanted 6; then
-    each asr "${systems[@]}"
-    if [ -n "${espnet_opts}" ]; then each asr_espnet "${families[0]}"; fi
-fi
+if wanted 6; then each asr "${systems[@]}" ${espnet_opts:+espnet}; fi
 
 superb() { # SYSTEM
     for task in ${tasks//,/ }; do
