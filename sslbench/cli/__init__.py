@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from sslbench import __version__
@@ -42,6 +43,7 @@ How good is a speech SSL encoder, what does it cost, and is the difference real?
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit status: 0 done, 1 a check failed, 2 wrong input."""
     words = list(sys.argv[1:] if argv is None else argv)
+    warnings.formatwarning = lambda message, *_, **__: f"sslbench: warning: {message}\n"
     if words == ["--version"]:
         print(__version__)
         return 0

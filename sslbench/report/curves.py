@@ -18,8 +18,8 @@ MAX_POINTS = 500
 _UNIT_CURVES = {
     "loss": ("Pretraining loss", "loss per masked frame (nats)", False),
     "dev_loss": ("Pretraining loss", "loss per masked frame (nats)", True),
-    "acc": ("Pretraining accuracy", "masked units predicted right (share)", False),
-    "dev_acc": ("Pretraining accuracy", "masked units predicted right (share)", True),
+    "acc": ("Pretraining accuracy", "share of masked units right", False),
+    "dev_acc": ("Pretraining accuracy", "share of masked units right", True),
 }
 _TEXT_CURVES = {
     "loss": ("Fine-tuning loss", "training loss", False),

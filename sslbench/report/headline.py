@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sslbench.report import numbers
-from sslbench.report.paired import Comparison, p_text
+from sslbench.report.paired import Comparison, p_text, twins
 from sslbench.report.schema import Metric
 from sslbench.report.view import Column, Summary, System
 
@@ -11,7 +11,23 @@ from sslbench.report.view import Column, Summary, System
 def headlines(summary: Summary, comparison: Comparison) -> list[str]:
     """One sentence per score, one about cost, as far as there is something to say."""
     lines = [_score(summary, column, comparison) for column in summary.quality]
-    return [line for line in [*lines, _cost(summary)] if line]
+    gains = [_pretraining(summary, column, comparison) for column in summary.quality]
+    return [line for line in [*lines, *gains, _cost(summary)] if line]
+
+
+def _pretraining(summary: Summary, column: Column, comparison: Comparison) -> str:
+    """What pretraining brought over the same architecture untrained."""
+    rows = {system.name: system.rows[column.evaluation] for system, _ in summary.measured(column)}
+    pairs = [pair for pair in comparison.pairs if pair.column == column]
+    tested = {(pair.reference, pair.system): pair for pair in [*(p.flipped for p in pairs), *pairs]}
+    parts = []
+    for pair in (tested[twin] for twin in twins(rows) if twin in tested):
+        verdict = "no difference shown"
+        if pair.shown:
+            verdict = "better" if (pair.difference > 0) == column.higher_is_better else "worse"
+        gap = f"{pair.difference:+.2f} points [{pair.low:+.2f}, {pair.high:+.2f}]"
+        parts.append(f"{pair.system} {verdict} ({gap}, p {p_text(pair.p_corrected)})")
+    return f"Pretraining, {column.title} against the untrained twin: {'; '.join(parts)}." if parts else ""
 
 
 def _score(summary: Summary, column: Column, comparison: Comparison) -> str:

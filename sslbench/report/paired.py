@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sslbench.report.predictions import Item, read_items
@@ -34,6 +34,18 @@ class Pair:
     def shown(self) -> bool:
         """Whether a difference is shown at the 5 % level after correction."""
         return self.p_corrected < SIGNIFICANT
+
+    @property
+    def flipped(self) -> Pair:
+        """The same comparison with the other system as the reference."""
+        return replace(
+            self,
+            reference=self.system,
+            system=self.reference,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+        )
 
     @property
     def sentence(self) -> str:
@@ -81,27 +93,37 @@ def compare_to(summary: Summary, items: Items, reference: str | None = None) -> 
     Args:
         summary: the systems.
         items: their predictions.
-        reference: a system's name; None takes the best system of each score.
+        reference: a system's name; None takes the best system of each score, and sets every trained
+            system against its untrained twin besides.
     """
     pairs: list[Pair] = []
     untested: list[str] = []
     for column in summary.quality:
-        ranked = [system for system, _ in summary.measured(column)]
-        names = [system.name for system in ranked]
-        base = names[0] if reference is None and names else reference
-        if base not in names:
-            continue
-        base_row = ranked[names.index(base)].rows[column.evaluation]
-        for system in ranked:
-            if system.name == base:
-                continue
-            found = _pair(column, base_row, system.rows[column.evaluation], items)
+        rows = {system.name: system.rows[column.evaluation] for system, _ in summary.measured(column)}
+        for base, name in _wanted(rows, reference):
+            found = _pair(column, rows[base], rows[name], items)
             if isinstance(found, Pair):
                 pairs.append(found)
             else:
-                untested.append(f"{column.title}: {system.name} against {base}: not tested, {found}")
+                untested.append(f"{column.title}: {name} against {base}: not tested, {found}")
     holm(pairs)
     return Comparison(pairs, untested)
+
+
+def _wanted(rows: Mapping[str, ResultRow], reference: str | None) -> list[tuple[str, str]]:
+    """(reference, system) of one score's rows, which come best first."""
+    base = next(iter(rows), "") if reference is None else reference
+    wanted = [(base, name) for name in rows if name != base] if base in rows else []
+    if reference is None:
+        wanted += [pair for pair in twins(rows) if pair not in wanted and pair[::-1] not in wanted]
+    return wanted
+
+
+def twins(rows: Mapping[str, ResultRow]) -> list[tuple[str, str]]:
+    """(untrained, trained) of the same upstream: what pretraining brought."""
+    untrained = {row.upstream: name for name, row in rows.items() if row.weights == "random"}
+    trained = [(row.upstream, name) for name, row in rows.items() if row.weights == "trained"]
+    return [(untrained[upstream], name) for upstream, name in trained if upstream in untrained]
 
 
 def _pair(column: Column, base: ResultRow, row: ResultRow, items: Items) -> Pair | str:

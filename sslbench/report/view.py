@@ -123,7 +123,7 @@ def _quality_columns(systems: Sequence[System]) -> list[Column]:
             if name in NOT_QUALITY or name in found:
                 continue
             metric, value = next(iter(row.metrics.items()))
-            title = f"{name.upper()} {metric_title(metric)}"
+            title = f"{name.upper().replace('_', ' ')} {metric_title(metric)}"
             found[name] = Column(name, metric, title, value.unit, value.higher_is_better, quality=True)
     return [found[name] for name in sorted(found)]
 
