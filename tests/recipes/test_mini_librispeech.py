@@ -1,0 +1,31 @@
+"""The Mini LibriSpeech recipe on real speech: manifests, units and a few training steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.recipe
+def test_first_three_stages_on_real_speech(tmp_path: Path, shared_dir: Path) -> None:
+    for name in ("TEMPLATE", "mini", "mini_librispeech"):
+        ignore = shutil.ignore_patterns("data", "exp", "results", "report")
+        shutil.copytree(REPO / "egs" / name, tmp_path / "egs" / name, ignore=ignore)
+    recipe = tmp_path / "egs" / "mini_librispeech" / "ssl1"
+    words = ["--corpus_root", str(shared_dir / "data" / "librispeech_mini"), "--stop_stage", "3"]
+    few = ["--clusters", "50", "--pretrain_opts", "--max_steps 4 --max_duration_s 30 --model.num_units 50"]
+    done = subprocess.run(
+        ["./run.sh", *words, *few, "--nj", "2"], cwd=recipe, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    report = json.loads((recipe / "exp" / "units_mfcc" / "report.json").read_text())
+    assert report["empty_clusters"] == 0
+    for family in ("zipformer", "hubert_k2ssl"):
+        summary = json.loads((recipe / "exp" / family / "pretrain_it1" / "summary.json").read_text())
+        assert summary["steps"] == 4
