@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from sslbench.errors import SslbenchError
+from sslbench.errors import SslbenchError, did_you_mean
 from sslbench.io import read_yaml
 
 T = TypeVar("T")
@@ -38,6 +38,10 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     Raises:
         SslbenchError: unknown key, wrong type or missing field, with `where`.
     """
+    known = [option.name for option in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:  # jsonargparse lets an unknown key with an empty value pass
+        if key not in known:
+            raise SslbenchError(f"{where}: no setting {key!r}; {did_you_mean(str(key), known)}")
     parser = _parser(cls)
     try:
         parsed = parser.parse_object(dict(values))

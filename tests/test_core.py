@@ -1,0 +1,139 @@
+"""Registry, configuration, checkpoints and the command line: errors name the mend."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslbench import config, registry
+from sslbench.checkpoint import UpstreamCheckpoint, load_strict
+from sslbench.cli import VERBS, main
+from sslbench.errors import CorruptFileError, SslbenchError
+from sslbench.upstreams import load_upstream
+
+EXPERT = """
+import torch
+class Expert(torch.nn.Module):
+    def __init__(self, ckpt=None, **kwargs):
+        super().__init__()
+        self.layer, self.drop = torch.nn.Linear(320, 8), torch.nn.Dropout(0.5)
+    def get_downsample_rates(self, key):
+        return 320
+    def forward(self, wavs):
+        audio = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+        return {"hidden_states": [self.drop(self.layer(audio.unfold(1, 320, 320)))]}  # one frame short
+"""
+
+
+@dataclass
+class Inner:
+    """Inner settings."""
+
+    dim: int = 3
+    """Width."""
+
+
+@dataclass
+class Settings:
+    """Outer settings."""
+
+    inner: Inner = field(default_factory=Inner)
+    """Nested."""
+    lr: float = 0.1
+    """Rate."""
+    kernels: tuple[int, ...] = (1, 2)
+    """Sizes."""
+
+
+def test_config_round_trip_and_overrides(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("inner: {dim: 5}\nkernels: [3, 4]\n")
+    loaded = config.load(Settings, tmp_path / "c.yaml")
+    assert loaded == Settings(Inner(5), 0.1, (3, 4))
+    assert config.build(Settings, config.to_dict(loaded), "copy") == loaded
+    words = ["--config", str(tmp_path / "c.yaml"), "--lr", "1e-3", "--inner.dim", "7"]
+    assert config.parse(Settings, words, "p", "d") == Settings(Inner(7), 1e-3, (3, 4))
+
+
+@pytest.mark.parametrize("values", [{"innr": {}}, {"inner": {"dm": 1}}, {"lr": "fast"}, {"kernels": 3}])
+def test_config_errors_name_the_file_and_the_key(values: dict[str, object]) -> None:
+    with pytest.raises(SslbenchError, match=r"conf.yaml: .*(innr|dm|lr|kernels)"):
+        config.build(Settings, values, "conf.yaml")
+
+
+def test_registry_refuses_collisions_and_suggests_names() -> None:
+    entry = registry.Entry("a", "m:x", "f", "plugin")
+    with pytest.raises(SslbenchError, match="registered twice"):
+        registry.Registry("upstream", [entry, registry.Entry("a", "m:y", "f", "plugin")])
+    with pytest.raises(SslbenchError, match="did you mean zipformer_tiny"):
+        registry.upstreams()["zipfomer_tiny"]
+
+
+def test_every_registered_name_has_an_entry_point_function() -> None:
+    for entry in registry.upstreams():
+        assert callable(entry.load()), entry.name
+
+
+def test_a_class_in_a_file_is_an_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_code.py").write_text(EXPERT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    upstream = load_upstream("their_code:Expert").train()
+    wavs = [torch.randn(1000), torch.randn(700)]
+    first, second = (upstream(wavs)["hidden_states"][0] for _ in range(2))
+    assert first.shape == (2, 4, 8)  # ceil(1000 / 320), though the class emits 3
+    assert torch.equal(first, second)  # frozen: train() did not switch dropout on
+    assert (first[1, 3] == 0).all()  # 700 samples have 3 frames
+    with pytest.raises(SslbenchError, match="cannot load their_code:Nothing"):
+        load_upstream("their_code:Nothing")
+
+
+def test_checkpoints_are_checked_and_load_strictly(tmp_path: Path) -> None:
+    state = {"weight": torch.randn(2, 3), "bias": torch.zeros(2)}
+    UpstreamCheckpoint("family", {"dim": 3}, state, "trained", {"steps": 5}).save(tmp_path)
+    found = UpstreamCheckpoint.load(tmp_path)
+    assert found.config == {"dim": 3}
+    assert found.card["steps"] == 5
+    load_strict(torch.nn.Linear(3, 2), found.state, "here")
+    with pytest.raises(SslbenchError, match=r"here: .*weight is \(2, 3\), expected \(2, 4\)"):
+        load_strict(torch.nn.Linear(4, 2), found.state, "here")
+    with pytest.raises(SslbenchError, match="missing bias"):
+        load_strict(torch.nn.Linear(3, 2), {"weight": state["weight"]}, "here")
+    damaged = bytearray((tmp_path / "model.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(bytes(damaged))
+    with pytest.raises(CorruptFileError, match="does not match its sha256"):
+        UpstreamCheckpoint.load(tmp_path)
+    with pytest.raises(SslbenchError, match="is no upstream checkpoint"):
+        UpstreamCheckpoint.load(tmp_path / "nowhere")
+
+
+def test_random_weights_are_said_and_repeatable() -> None:
+    with pytest.warns(UserWarning, match="weights are RANDOM"):
+        first = load_upstream("zipformer_tiny")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        second, other = load_upstream("zipformer_tiny"), load_upstream("zipformer_tiny", seed=1)
+    wav = [torch.randn(4000)]
+    features = [u(wav)["last_hidden_state"] for u in (first, second, other)]
+    assert torch.equal(features[0], features[1])
+    assert not torch.equal(features[0], features[2])
+
+
+def test_every_verb_has_help_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as stop:
+            main([verb, "--help"])
+        assert stop.value.code == 0
+        assert "examples:" in capsys.readouterr().out, verb
+
+
+def test_wrong_words_exit_with_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["pretrian"], ["check", "nope_tiny"], ["report", "nowhere", "--out", "x"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("sslbench: error: ")
+        assert "\n" not in error
