@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from sslbench.io import only_one
     from sslbench.probe.runner import Named, ProbeSettings, run_task, upstream_loader
     from sslbench.probe.task import load_task, probe_names
     from sslbench.report import store
@@ -77,7 +78,8 @@ def _run(args: argparse.Namespace) -> int:
     )
     load = upstream_loader(args.upstream, args.ckpt)
     for task in tasks:
-        row = run_task(task, load, named, settings)
+        with only_one(args.out / task.name):
+            row = run_task(task, load, named, settings)
         print(_line(task.name, row.metrics, row.search))
         path = store.save(row, args.results)
         print(f"  wrote {path} and {args.out / task.name} in {row.cost['wall_s']:.1f} s")

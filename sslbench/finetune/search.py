@@ -11,7 +11,7 @@ from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.experiment import CONFIG, SEARCH
 from sslbench.finetune.trainer import FinetuneRun
-from sslbench.io import write_json
+from sslbench.io import only_one, write_json
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -25,8 +25,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """
     folder = Path(config.exp_dir)
     features = folder / "features"
-    done = _grid(config, folder, features) if config.lr_grid else FinetuneRun(config, features).run()
-    shutil.rmtree(features, ignore_errors=True)  # large, and of no use any more
+    with only_one(folder):
+        done = _grid(config, folder, features) if config.lr_grid else FinetuneRun(config, features).run()
+        shutil.rmtree(features, ignore_errors=True)  # large, and of no use any more
     return done
 
 

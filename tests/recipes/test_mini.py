@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,33 @@ def test_late_stages_run_alone_for_one_upstream(recipe: Path) -> None:
     assert out.count("$ sslbench superb") == 1
     row = json.loads((recipe / "results" / "zipformer" / "sid.json").read_text())
     assert row["weights"] == "trained"
+
+
+@pytest.mark.recipe
+def test_killed_in_the_middle_of_pretraining_it_goes_on(recipe: Path) -> None:
+    few = "--max_steps 40 --save_every 5 --log_every 5 --max_duration_s 10"
+    words = ["--stop_stage", "3", "--upstream", "zipformer", "--expdir", "exp_kill", "--pretrain_opts", few]
+    log = recipe / "exp_kill" / "zipformer" / "pretrain_it1" / "log.jsonl"
+    running = subprocess.Popen(
+        ["./run.sh", *SMALL, *words], cwd=recipe, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not (log.is_file() and '"step": 10' in log.read_text()):
+        assert running.poll() is None, "the recipe ended before it could be killed"
+        assert time.monotonic() < deadline, "no step 10 within 300 s"
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not (log.parent / "DONE").exists()
+
+    done = subprocess.run(
+        ["./run.sh", *SMALL, *words], cwd=recipe, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "going on after step" in done.stderr
+    steps = [row["step"] for row in map(json.loads, log.read_text().splitlines()) if "loss" in row]
+    assert steps == list(range(5, 41, 5))
 
 
 def test_wrong_options_are_named(recipe: Path) -> None:

@@ -12,5 +12,5 @@ cd "$(dirname "$0")"
     --upstream "zipformer hubert_k2ssl" --baselines fbank \
     --clusters 100 \
     --tasks "pr sid" --tier smoke \
-    --espnet_opts "--epochs 3" \
+    --espnet_opts "--epochs 2" \
     --nj 2 "$@"
