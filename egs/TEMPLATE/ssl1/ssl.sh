@@ -160,9 +160,12 @@ if wanted 4; then
 fi
 
 if wanted 5; then # one command for all: systems are timed by turns, so that a busy moment hits each alike
-    models=$(for system in "${systems[@]}"; do model_of "${system}"; done)
-    # shellcheck disable=SC2086
-    step "${resultsdir}/${systems[-1]}/profile.json" sslbench profile ${models} \
+    for system in "${systems[@]}"; do # the first row that is missing, if any
+        row=${resultsdir}/${system}/profile.json
+        if [ ! -s "${row}" ]; then break; fi
+    done
+    # shellcheck disable=SC2046
+    step "${row}" sslbench profile $(for system in "${systems[@]}"; do model_of "${system}"; done) \
         --results "${resultsdir}" --tier "${tier}"
 fi
 
