@@ -15,12 +15,11 @@ LIMIT_SHARE = 0.6
 class _BiasNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            wide = x.float()
-            square = (wide - bias).square_().mean(-1, keepdim=True)  # (B, T, 1)
-            scale = square.rsqrt() * log_scale.exp()
-            ctx.save_for_backward(x, bias, square, scale)
-            return (wide * scale).to(x.dtype)
+        wide = x.float()  # nothing below is narrowed by autocast
+        square = (wide - bias).square_().mean(-1, keepdim=True)  # (B, T, 1)
+        scale = square.rsqrt() * log_scale.exp()
+        ctx.save_for_backward(x, bias, square, scale)
+        return (wide * scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -97,7 +97,7 @@ class WaveformCNN(nn.Module):
             y: torch.Tensor = norm["1"](x.transpose(1, 2)).transpose(1, 2)
             return y
         norm = cast(nn.GroupNorm, norm)
-        if self.leak_padding or bool((lens == x.shape[2]).all()):
+        if self.leak_padding or not is_padded(lens, x.shape[2]):
             return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
         return masked_channel_norm(x, lens, norm.weight, norm.bias, norm.eps)
 
@@ -132,6 +132,12 @@ def masked_channel_norm(
 def length_mask(lens: torch.Tensor, total: int) -> torch.Tensor:
     """(B, total) bool, True on the first `lens` positions of each row."""
     return torch.arange(total, device=lens.device) < lens[:, None]
+
+
+def is_padded(lens: torch.Tensor, total: int) -> bool:
+    """Whether some row ends before `total`. Meta tensors have no values: they count as unpadded, since
+    MACs are counted clip by clip."""
+    return not lens.is_meta and bool((lens < total).any())
 
 
 def normalise_waveform(audio: torch.Tensor, audio_lens: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:

@@ -44,7 +44,8 @@ class _SwooshLinear(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, shape: tuple[float, float]
     ) -> Tensor:
         kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        autocast = not x.is_meta and torch.is_autocast_enabled(kind)  # which does not know "meta"
+        dtype = torch.get_autocast_dtype(kind) if autocast else weight.dtype
         ctx.save_for_backward(x, weight, keep)
         ctx.shape, ctx.dtype = shape, dtype
         y = swoosh(x, shape)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sslbench.nn.frontend import expand_to_contract, length_mask
+from sslbench.nn.frontend import expand_to_contract, is_padded, length_mask
 from sslbench.nn.masked_model import MaskedWaveformModel
 from sslbench.nn.objective import MaskedCosineLoss, MaskedUnitLoss
 from sslbench.nn.transformer import TransformerEncoder
@@ -42,8 +42,8 @@ class Hubert(MaskedWaveformModel):
     def encode(self, features: Tensor, frame_lens: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """The first layer's input and every layer's output: layers + 1 of (B, F, D)."""
         x = self.embed(features, mask)
-        full = bool((frame_lens == x.shape[1]).all())
-        states: list[Tensor] = self.encoder(x, None if full else length_mask(frame_lens, x.shape[1]))
+        valid = length_mask(frame_lens, x.shape[1]) if is_padded(frame_lens, x.shape[1]) else None
+        states: list[Tensor] = self.encoder(x, valid)
         return states
 
     def hidden_states(self, audio: Tensor, audio_lens: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbench.nn.frontend import length_mask
+from sslbench.nn.frontend import is_padded, length_mask
 from sslbench.nn.scheduled import ScheduledFloat, named_schedules, set_batch_counts
 from sslbench.upstream.zipformer.attention import POSITION_DROPOUT, relative_positions
 from sslbench.upstream.zipformer.config import ZipformerConfig
@@ -130,7 +130,7 @@ class ZipformerEncoder(nn.Module):
             The stitched (B, T, max dims) output, each channel from the last stack that has it, and every
             stack's (B, T, dims[i]) output.
         """
-        padded = mode != "ignore" and bool((lens < x.shape[1]).any())
+        padded = mode != "ignore" and is_padded(lens, x.shape[1])
         if mode == "ignore":
             lens = torch.full_like(lens, x.shape[1])
         outputs = []
