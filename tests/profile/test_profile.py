@@ -192,3 +192,20 @@ def test_fbank_equals_the_superb_challenge_where_its_tool_looks() -> None:
     assert found["params_total"] == 0
     assert found["macs_g"] - found["macs_kinds_g"]["fft"] == pytest.approx(0.48, abs=0.005)
     assert found["unlisted_operators"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs_g"),
+    # 1669 G is the SUPERB challenge's HuBERT Base, whose encoder this is; icefall's Zipformer Base does
+    # 69.0 GFLOPs on 10 s, which is 775.8 GMACs on the challenge's 224.9 s
+    [("hubert_k2ssl_base", 94_759_288, 1669.0), ("zipformer_base", 94_561_917, 775.8)],
+)
+def test_full_sizes_are_counted_without_computing(
+    name: str, params: int, macs_g: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile", name, "--no_speed", "--no_memory", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["params_total"] == params
+    assert row["macs_counted_on"] == "meta"
+    assert row["macs_g"] == pytest.approx(macs_g, rel=0.01)
+    assert row["macs_g"] == pytest.approx(sum(row["macs_buckets_g"].values()))
