@@ -7,7 +7,6 @@ written under another name, synced and renamed, so a kill at any moment leaves t
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from sslbench.errors import CorruptFileError, SslbenchError
-from sslbench.io import read_json, sha256_file, write_json
+from sslbench.io import fsync, read_json, sha256_file, write_json
 
 MODEL, AVERAGE, TRAINER, META = "model.safetensors", "average.safetensors", "trainer.pt", "meta.json"
 PREFIX = "step-"
@@ -68,7 +67,7 @@ def save(root: Path, snapshot: Snapshot, keep_last: int) -> Path:
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _sync(root)
+        fsync(root)
     except OSError as error:
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary)
@@ -91,18 +90,10 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
     torch.save(snapshot.trainer, folder / TRAINER)
     files = sorted(path for path in folder.iterdir())
     for path in files:
-        _sync(path)
+        fsync(path)
     sums = {path.name: sha256_file(path) for path in files}
     write_json(folder / META, {"step": snapshot.step, **snapshot.facts, "sha256": sums})
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync(folder)
 
 
 def verify(folder: Path) -> dict[str, Any]:

@@ -52,11 +52,11 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def hook_works() -> None:
-    """Skip where the checkout is used without an installation, so that no start-up hook runs."""
+    """Fail, with the mend, where sslbench is not installed: a hook that is missing must not pass unseen."""
     code = "import sys; raise SystemExit('sslbench.integrations.s3prl._hook' not in sys.modules)"
     environment = {key: value for key, value in os.environ.items() if key != "SSLBENCH_NO_HOOK"}
     if subprocess.run([sys.executable, "-c", code], env=environment).returncode:
-        pytest.skip("sslbench is not installed here with its start-up hook: run 'pip install -e .'")
+        pytest.fail("sslbench is not installed here with its start-up hook: run 'pip install -e .'")
 
 
 @pytest.fixture
