@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from sslbench.errors import SslbenchError
-from sslbench.report import markdown, numbers, plots
+from sslbench.report import markdown, numbers, plots, published
 from sslbench.report.content import Content
 from sslbench.report.paired import p_text
 from sslbench.report.schema import ResultRow
@@ -41,6 +41,7 @@ def page(content: Content) -> str:
         every=markdown.every_figure(content.rows),
         provenance_header=markdown.PROVENANCE_HEADER,
         provenance=markdown.provenance(content.rows),
+        published=published.tables().values(),
         shared=shared_facts(content.rows),
         subtitle=subtitle(content.rows),
         absent=numbers.ABSENT,
