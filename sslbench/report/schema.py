@@ -11,13 +11,13 @@ from sslbench.provenance import Provenance
 SCHEMA_VERSION: Literal[1] = 1
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """Unknown keys, NaN and infinities are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Metric(_Strict):
+class Metric(Strict):
     """One number with its unit and, where it was estimated, a 95 % interval."""
 
     value: float
@@ -34,7 +34,7 @@ class Metric(_Strict):
         return self
 
 
-class Data(_Strict):
+class Data(Strict):
     """What the number was measured on."""
 
     corpus: str
@@ -43,7 +43,7 @@ class Data(_Strict):
     hours: float = Field(ge=0)
 
 
-class Search(_Strict):
+class Search(Strict):
     """The hyperparameter search behind the number."""
 
     lr_grid: list[float]
@@ -52,7 +52,7 @@ class Search(_Strict):
     scores: dict[str, float] = {}  # lr -> selection metric
 
 
-class ResultRow(_Strict):
+class ResultRow(Strict):
     """One file per (system, evaluation)."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

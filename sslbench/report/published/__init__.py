@@ -5,16 +5,13 @@ from __future__ import annotations
 from importlib import resources
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from sslbench.report.numbers import ABSENT
+from sslbench.report.schema import Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class PublishedColumn(_Strict):
+class PublishedColumn(Strict):
     """One published figure."""
 
     title: str
@@ -22,7 +19,7 @@ class PublishedColumn(_Strict):
     higher_is_better: bool
 
 
-class PublishedTable(_Strict):
+class PublishedTable(Strict):
     """Systems that were published under one protocol; a figure that was not found is absent."""
 
     title: str
