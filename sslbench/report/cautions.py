@@ -80,6 +80,11 @@ def _mismatches(rows: Sequence[ResultRow], quality: Sequence[ResultRow]) -> list
             )
         if len({next(iter(r.metrics)) for r in same}) > 1:
             found.append(f"Mismatched metrics: {evaluation} rows have different headline metrics.")
+        for name in sorted({name for row in same for name in row.methods}):
+            ways = sorted({row.methods.get(name, "not stated") for row in same})
+            if len(ways) > 1:
+                said = name.replace("_", " ")
+                found.append(f"Mismatched methods: {evaluation} rows differ in {said}: {' / '.join(ways)}.")
     for system in sorted({row.system for row in quality}):
         hashes = {row.weights_sha256 for row in quality if row.system == system}
         if len(hashes) > 1:

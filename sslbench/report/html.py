@@ -39,6 +39,7 @@ def page(content: Content) -> str:
         layers=plots.layer_weights(content.layer_weights),
         every_header=markdown.EVERY_HEADER,
         every=markdown.every_figure(content.rows),
+        flags=markdown.flags(content.rows),
         provenance_header=markdown.PROVENANCE_HEADER,
         provenance=markdown.provenance(content.rows),
         published=published.tables().values(),

@@ -32,6 +32,7 @@ def results_md(content: Content) -> str:
         ]
         parts += [*(f"- {_plain(line)}" for line in verdicts), ""]
     parts += ["## Every figure", "", *_table(EVERY_HEADER, every_figure(content.rows)), ""]
+    parts += [*(f"- {_plain(line)}" for line in flags(content.rows)), ""] if flags(content.rows) else []
     parts += ["## Where the numbers come from", "", *_table(PROVENANCE_HEADER, provenance(content.rows)), ""]
     if content.commands:
         parts += ["## How to reproduce", "", "```sh", *content.commands, "```", ""]
@@ -78,6 +79,7 @@ PROVENANCE_HEADER = [
     "data",
     "weights",
     "date",
+    "how",
 ]
 
 
@@ -94,8 +96,14 @@ def provenance(rows: Sequence[ResultRow]) -> list[list[str]]:
             (row.weights_sha256 or numbers.ABSENT)[:10],
         ]
         known = [row.system, row.evaluation, commit, machine, str(stamp.torch_threads), str(stamp.seed)]
-        lines.append([*known, *hashes, stamp.created_utc[:10]])
+        how = "; ".join(f"{name.replace('_', ' ')}: {way}" for name, way in row.methods.items())
+        lines.append([*known, *hashes, stamp.created_utc[:10], how])
     return lines
+
+
+def flags(rows: Sequence[ResultRow]) -> list[str]:
+    """What single rows say against themselves."""
+    return [f"{row.system}, {row.evaluation}: {flag}" for row in rows for flag in row.flags]
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:

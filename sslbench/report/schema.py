@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sslbench.provenance import Provenance
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+"""2 added `methods` and `flags`; rows of version 1 load with none."""
 
 
 class Strict(BaseModel):
@@ -55,7 +56,7 @@ class Search(Strict):
 class ResultRow(Strict):
     """One file per (system, evaluation)."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     system: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # what the report calls this model
     upstream: str  # registry or s3prl name
     evaluation: str = Field(pattern=r"^[a-z0-9_]+$")  # "asr", "pr", "sid", "profile", "pretrain", …
@@ -66,6 +67,8 @@ class ResultRow(Strict):
     metrics: dict[str, Metric] = Field(min_length=1)  # the first one is the headline
     cost: dict[str, float] = {}  # units in the keys: wall_s, peak_mem_bytes, params_trainable, …
     search: Search | None = None
+    methods: dict[str, str] = {}  # how, where there is a choice: energy, text_normaliser, engine, …
+    flags: list[str] = []  # what a reader should know before trusting a figure of this row
     artifacts: dict[str, str] = {}  # name -> path relative to the row, e.g. predictions
     provenance: Provenance
 

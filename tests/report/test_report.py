@@ -176,7 +176,8 @@ def test_one_row_is_enough(tmp_path: Path) -> None:
 
 def test_mismatched_rows_are_warned_about(tmp_path: Path) -> None:
     other = {"corpus": "mini", "split": "test-other", "synthetic": False, "hours": 1.0}
-    store.save(store.make_row(**fake.fields("a", tier="smoke")), tmp_path / "r")
+    plain = fake.fields("a", tier="smoke", methods={"engine": "s3prl"}, flags=["two of 9 clips were skipped"])
+    store.save(store.make_row(**plain), tmp_path / "r")
     dirty = fake.stamp(dirty=True)
     store.save(store.make_row(**fake.fields("b", data=other, tier="full", provenance=dirty)), tmp_path / "r")
     changed = fake.fields("b", "pr", data=other, tier="full", weights_sha256="f" * 64)
@@ -188,9 +189,14 @@ def test_mismatched_rows_are_warned_about(tmp_path: Path) -> None:
         "Mismatched data: asr",
         "Mismatched tiers: asr",
         "Mismatched weights",
+        "Mismatched methods: asr rows differ in engine: not stated / s3prl.",
         "Uncommitted code",
     ):
         assert kind in text
+    for name in ("RESULTS.md", "index.html"):
+        written = (tmp_path / "out" / name).read_text()
+        assert "a, asr: two of 9 clips were skipped" in written
+        assert "engine: s3prl" in written
 
 
 def test_a_report_of_200_rows_takes_at_most_ten_seconds(tmp_path: Path) -> None:

@@ -62,7 +62,11 @@ def test_every_past_schema_version_loads() -> None:
     assert row.metrics["wer"].value == 12.345
     assert row.search is not None
     assert row.search.scores == {"0.001": 12.0, "0.0001": 15.5}
-    assert row.model_dump(mode="json") == json.loads((ROWS / "v1.json").read_text())
+    added = {"methods": {}, "flags": []}
+    assert row.model_dump(mode="json") == json.loads((ROWS / "v1.json").read_text()) | added
+    row = store.load(ROWS / "v2.json")
+    assert row.methods == {"text_normaliser": "upper case, no punctuation"}
+    assert row.model_dump(mode="json") == json.loads((ROWS / "v2.json").read_text())
 
 
 def test_a_row_from_the_future_or_a_damaged_one_is_named(tmp_path: Path) -> None:
