@@ -61,7 +61,12 @@ def _child(name: str, ckpt: str | None, threads: int, mode: str, timeout_s: floa
     return measured
 
 
-def _status_bytes(key: str) -> int:
+def status_bytes(key: str) -> int:
+    """A size of this process in bytes, such as `VmRSS` or its peak `VmHWM`.
+
+    Raises:
+        SslbenchError: the system does not tell.
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
@@ -75,13 +80,13 @@ def main(argv: list[str]) -> int:
     mode, name, ckpt, threads = argv
     torch.set_num_threads(int(threads))
     upstream = build(name, ckpt or None, frozen=mode == "inference")
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     if mode == "train" and (reason := why_no_training(upstream)):
         raise SslbenchError(f"{name}: {reason}")
     step = inference_step(upstream, BATCH) if mode == "inference" else training_step(upstream, BATCH)
     for _ in range(2):  # the second step meets what the first one left (gradients, caches)
         step()
-    print(json.dumps({"before": before, "peak": _status_bytes("VmHWM")}))
+    print(json.dumps({"before": before, "peak": status_bytes("VmHWM")}))
     return 0
 
 

@@ -76,23 +76,36 @@ def why_no_training(upstream: nn.Module) -> str | None:
     return None
 
 
-def training_step(upstream: nn.Module, workload: Workload, seed: int = 0) -> Callable[[], object]:
-    """A call that runs the pretraining loss forward and backward, without an optimizer."""
+def training_loss(upstream: nn.Module, workload: Workload, seed: int = 0) -> Callable[[], torch.Tensor]:
+    """A call that computes the pretraining loss per frame, in training mode and on the model's device."""
     model: Any = upstream.model
-    wavs = torch.stack(workload.wavs(seed))  # (B, T)
+    device = next(model.parameters()).device
+    wavs = torch.stack(workload.wavs(seed)).to(device)  # (B, T)
     frames = -(-wavs.shape[1] // 320)  # labels come one per 20 ms, whatever the model's own stride is
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(model.config.num_units, (workload.clips, frames), generator=generator)
-    lens = torch.full((workload.clips,), wavs.shape[1])
+    labels = torch.randint(model.config.num_units, (workload.clips, frames), generator=generator).to(device)
+    lens = torch.full((workload.clips,), wavs.shape[1], device=device)
     batch = PretrainBatch(wavs, lens, labels, [f"noise-{index}" for index in range(workload.clips)])
     model.requires_grad_(True)
     model.train()
     model.set_batch_count(LATE_BATCH_COUNT)
 
-    def step() -> object:
-        model.zero_grad(set_to_none=True)
+    def loss() -> torch.Tensor:
         output = model(batch)
-        (output.loss_sum / output.frames.clamp(min=1)).backward()
-        return output
+        mean: torch.Tensor = output.loss_sum / output.frames.clamp(min=1)
+        return mean
+
+    return loss
+
+
+def training_step(upstream: nn.Module, workload: Workload, seed: int = 0) -> Callable[[], object]:
+    """A call that runs the pretraining loss forward and backward, without an optimizer."""
+    loss = training_loss(upstream, workload, seed)
+
+    def step() -> object:
+        upstream.zero_grad(set_to_none=True)
+        value = loss()
+        value.backward()
+        return value
 
     return step
