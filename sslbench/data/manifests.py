@@ -9,8 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,31 +49,47 @@ def open_manifest(path: Path | str) -> CutSet:
     """Open a manifest lazily: cuts are read as they are iterated.
 
     Args:
-        path: a `.jsonl.gz` (or `.jsonl`) file of lhotse cuts.
+        path: a `.jsonl.gz` (or `.jsonl`) file of lhotse cuts, or a Shar folder.
 
     Raises:
-        SslbenchError: missing, or without a single cut.
+        SslbenchError: missing, without a single cut, or a Shar folder that lacks a shard's audio.
         CorruptFileError: not a manifest of cuts.
     """
     from lhotse import CutSet
 
-    path = Path(path)
-    _check_exists(path)
-    try:
-        with _open_text(path) as stream:
-            first = stream.readline()
-        if not first.strip():
-            raise SslbenchError(f"{path}: holds no cuts; prepare the corpus again")
-        kind = json.loads(first).get("type")
-    except (OSError, EOFError, zlib.error, ValueError, AttributeError) as error:
-        raise CorruptFileError(f"{path}: is not a manifest ({error}); prepare the corpus again") from None
+    from sslbench.data.rows import ManifestRows
+
+    files = manifest_files(path)
+    first = next(iter(read_rows(files[0])), None)
+    if first is None:
+        raise SslbenchError(f"{path}: holds no cuts; prepare the corpus again")
+    kind = first.get("type") if isinstance(first, dict) else None
     if kind is None or not str(kind).endswith("Cut"):
         raise CorruptFileError(f"{path}: holds {kind or 'rows'}, not cuts; 'lhotse cut simple' makes cuts")
-    return CutSet.from_jsonl_lazy(path)
+    return CutSet(ManifestRows(files))
 
 
-def _open_text(path: Path) -> Any:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+def manifest_files(path: Path | str) -> list[Path]:
+    """The files that a manifest consists of: itself, or the cut files of a Shar folder.
+
+    Raises:
+        SslbenchError: neither; or a shard without its audio.
+    """
+    from sslbench.data.rows import audio_of, shards_of
+
+    path = Path(path)
+    shards = shards_of(path) if path.is_dir() else []
+    if not shards:
+        _check_exists(path)
+        return [path]
+    for shard in shards:
+        tar = audio_of(shard)
+        if tar is None or not Path(tar).is_file():
+            raise SslbenchError(
+                f"{path}: shard {shard.name} lacks its audio {Path(tar or '?').name}; "
+                "run 'sslbench data shar' again"
+            )
+    return shards
 
 
 def _check_exists(path: Path) -> None:
@@ -88,21 +103,23 @@ def _check_exists(path: Path) -> None:
         raise SslbenchError(f"{path}: no such manifest; {hint}")
 
 
-def read_rows(path: Path | str) -> Iterable[dict[str, Any]]:
-    """The cuts of a manifest as dicts, without building lhotse objects.
+def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
+    """The cuts of a manifest or Shar folder as dicts, without building lhotse objects.
 
     Raises:
         SslbenchError: missing.
         CorruptFileError: torn or not JSON lines.
     """
-    path = Path(path)
-    _check_exists(path)
-    try:
-        with _open_text(path) as stream:
-            for line in stream:
-                yield json.loads(line)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise CorruptFileError(f"{path}: is damaged ({error}); prepare the corpus again") from None
+    from sslbench.data.rows import lines_of
+
+    for file in manifest_files(path):
+        for number, line in enumerate(lines_of(file)):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                what = "is not a manifest" if number == 0 else f"is damaged in line {number + 1}"
+                raise CorruptFileError(f"{file}: {what} ({error}); prepare the corpus again") from None
+            yield row
 
 
 def describe(path: Path | str) -> Described:
@@ -116,17 +133,28 @@ def describe(path: Path | str) -> Described:
         CorruptFileError: damaged.
     """
     path = Path(path)
-    digests, seconds, first = [], 0.0, None
+    digests, seconds, first = bytearray(), 0.0, None
     for row in read_rows(path):
         first = first or row
-        digests.append(_content_digest(row))
+        digests += bytes.fromhex(_content_digest(row))  # 32 bytes per cut: all that grows with the corpus
         seconds += row["duration"]
     if first is None:
         raise SslbenchError(f"{path}: holds no cuts; prepare the corpus again")
     corpus, synthetic = _origin(path.parent, first)
     data = Data(corpus=corpus, split=split_name(path), synthetic=synthetic, hours=round(seconds / 3600, 6))
-    sha256 = hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-    return Described(data, sha256, len(digests))
+    return Described(data, _unordered_sha256(digests), len(digests) // 32)
+
+
+def _unordered_sha256(digests: bytearray) -> str:
+    """The checksum of a set of 32-byte digests, whatever their order: sorted, as hex lines."""
+    import numpy as np
+
+    table = np.frombuffer(bytes(digests), dtype=">u8").reshape(-1, 4)
+    order = np.lexsort(table.T[::-1])
+    total = hashlib.sha256()
+    for number, place in enumerate(order):
+        total.update(b"\n" * (number > 0) + digests[32 * place : 32 * place + 32].hex().encode())
+    return total.hexdigest()
 
 
 def _content_digest(row: dict[str, Any]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,6 +14,7 @@ from lhotse.cut import Cut
 from lhotse.dataset.sampling import DynamicBucketingSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 
+from sslbench.data.rows import ManifestRows, Row, as_cut
 from sslbench.errors import SslbenchError
 
 BUFFER_CUTS = 20_000
@@ -49,26 +51,44 @@ class SamplingSettings:
     """This process, of `world_size`; every process must step through the same number of batches."""
     world_size: int = 1
 
-    def keeps(self, cut: Cut) -> bool:
+    def keeps(self, clip: Row | Cut) -> bool:
         """Whether the length filter lets a cut through."""
         longest = float("inf") if self.max_cut_duration_s is None else self.max_cut_duration_s
-        return bool(self.min_duration_s <= cut.duration <= longest)
+        return bool(self.min_duration_s <= clip.duration <= longest)
+
+    def why_not(self, clip: Row | Cut) -> str:
+        """Why the length filter leaves a cut out, in words."""
+        if clip.duration < self.min_duration_s:
+            return f"{clip.duration:g} s is shorter than min_duration_s {self.min_duration_s:g}"
+        return f"{clip.duration:g} s is longer than max_cut_duration_s {self.max_cut_duration_s:g}"
 
 
 class BatchPlan:
-    """The sequence of batches of each epoch, as lists of cuts; a position in it is (epoch, batches done)."""
+    """The sequence of batches of each epoch, as lists of cuts; a position in it is (epoch, batches done).
 
-    def __init__(self, cuts: CutSet, settings: SamplingSettings) -> None:
+    Memory holds `BUFFER_CUTS` rows, however long the manifest is. Shuffling draws from that buffer; of a
+    Shar folder it also draws the order of the shards anew for each epoch.
+    """
+
+    def __init__(
+        self, cuts: CutSet, settings: SamplingSettings, left_out: Callable[[str, str], None] | None = None
+    ) -> None:
+        """Take cuts, best opened by `open_manifest`; `left_out(id, reason)` hears of filtered ones."""
         self.cuts = cuts
         self.settings = settings
+        self._left_out = left_out
         self._bins: list[float] | None = None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Cut]]:
+        """`clips` with every cut built."""
+        return ([as_cut(clip) for clip in clips] for clips in self.clips(epoch, start))
+
+    def clips(self, epoch: int, start: int = 0) -> Iterator[list[Row | Cut]]:
         """Yield this rank's batches of one epoch from number `start` on; every rank gets as many.
 
         The last may be empty on some ranks, so that no cut is repeated.
-        Skipping replays the sampler over the manifest without touching audio: exact by construction,
-        at the cost of reading the manifest again.
+        Skipping replays the sampler over the manifest's rows without building cuts or touching audio:
+        exact by construction, for JSON lines and Shar alike, at the cost of reading the rows again.
 
         Raises:
             SslbenchError: no cut passes the length filter.
@@ -81,24 +101,25 @@ class BatchPlan:
                 yield group[rank] if rank < len(group) else []
             number += 1
 
-    def _whole_epoch(self, epoch: int) -> Iterator[list[Cut]]:
+    def _whole_epoch(self, epoch: int) -> Iterator[list[Row | Cut]]:
         """All ranks' batches; each run of `world_size` comes from one bucket, so ranks finish together.
 
         Dealt out here rather than by lhotse, which fills up the last step by repeating cuts.
         """
-        sampler = self._sampler()
+        sampler = self._sampler(epoch)
         sampler.set_epoch(epoch)
         iter(sampler)
         with contextlib.suppress(StopIteration):
             while True:
                 yield list(sampler._next_batch())
 
-    def _sampler(self) -> DynamicBucketingSampler:
+    def _sampler(self, epoch: int) -> DynamicBucketingSampler:
         s = self.settings
         if self._bins is None:
             self._bins = self._duration_bins()
+        order = random.Random(f"{s.seed} {epoch}") if s.shuffle else None
         sampler = DynamicBucketingSampler(
-            self.cuts,
+            _Kept(self.cuts, s, order, self._left_out),
             max_duration=s.max_duration_s,
             shuffle=s.shuffle,
             seed=s.seed,
@@ -108,18 +129,40 @@ class BatchPlan:
             rank=0,
             world_size=s.world_size,
         )
-        return sampler.filter(s.keeps)
+        return sampler
 
     def _duration_bins(self) -> list[float]:
-        kept = list(islice(filter(self.settings.keeps, self.cuts), BIN_ESTIMATE_CUTS))
+        kept = list(islice(_Kept(self.cuts, self.settings), BIN_ESTIMATE_CUTS))
         if not kept:
             raise SslbenchError(
                 "the manifest has no cut within the length filter "
                 f"({self.settings.min_duration_s} s to {self.settings.max_cut_duration_s or 'any'} s); "
                 "check the manifest or widen min_duration_s / max_cut_duration_s"
             )
-        total_s = sum(cut.duration for cut in kept)
+        total_s = sum(clip.duration for clip in kept)
         # a bucket that cannot fill one batch only makes partial batches
         buckets = min(self.settings.num_buckets, len(kept), int(total_s / self.settings.max_duration_s))
         bins = [float(edge) for edge in estimate_duration_buckets(kept, buckets)] if buckets > 1 else []
         return bins or [float("inf")]
+
+
+class _Kept:
+    """The clips that pass the length filter: rows where the manifest has rows, else cuts."""
+
+    def __init__(
+        self,
+        cuts: CutSet,
+        settings: SamplingSettings,
+        order: random.Random | None = None,
+        left_out: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self.cuts, self.settings, self.order, self.left_out = cuts, settings, order, left_out
+
+    def __iter__(self) -> Iterator[Row | Cut]:
+        data = self.cuts.data
+        clips = data.rows(self.order) if isinstance(data, ManifestRows) else data
+        for clip in clips:
+            if self.settings.keeps(clip):
+                yield clip
+            elif self.left_out is not None:
+                self.left_out(str(clip.id), self.settings.why_not(clip))
