@@ -12,9 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-FEATURE_PENALTY = 10.0
-"""Weight of mean(conv features squared) in the loss, per masked frame (HuBERT and k2SSL recipes)."""
-
 
 class MaskedUnitLoss(nn.Module):
     """A linear head over units and its cross-entropy; name the module `final_proj` for k2SSL's keys.
@@ -35,21 +32,17 @@ class MaskedUnitLoss(nn.Module):
         """(N, D) -> (N, num_units)."""
         return F.linear(frames, self.weight, self.bias) / self.temperature
 
-    def forward(
-        self, hidden: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Loss of the masked frames that have a label.
+    def forward(self, frames: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of the chosen frames.
 
         Args:
-            hidden: (B, F, D).
-            labels: (B, F) int64, -1 where there is none.
-            mask: (B, F) bool.
+            frames: (N, D), as `masked_frames` picks them.
+            targets: (N,) int64.
 
         Returns:
-            Scalars: summed loss in nats, number of frames, how many were predicted correctly.
+            Scalars: summed loss in nats, how many frames were predicted correctly.
         """
-        chosen = mask & (labels >= 0)
-        return unit_cross_entropy(self.logits(hidden[chosen]), labels[chosen])
+        return unit_cross_entropy(self.logits(frames), targets)
 
 
 class MaskedCosineLoss(nn.Module):
@@ -73,21 +66,22 @@ class MaskedCosineLoss(nn.Module):
         return projected @ F.normalize(embeddings.float(), dim=-1, eps=1e-8).T / self.temperature
 
     def forward(
-        self, hidden: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, embeddings: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, frames: torch.Tensor, targets: torch.Tensor, embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """As `MaskedUnitLoss.forward`, with the (units, final_dim) unit embeddings."""
-        chosen = mask & (labels >= 0)
-        return unit_cross_entropy(self.logits(hidden[chosen], embeddings), labels[chosen])
+        return unit_cross_entropy(self.logits(frames, embeddings), targets)
 
 
-def unit_cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy in nats of (N, units) logits, with N and the number of correct frames."""
+def masked_frames(labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Flat indices (N,) of the frames that are masked and have a label; (B, F) labels and mask."""
+    return (mask & (labels >= 0)).flatten().nonzero()[:, 0]
+
+
+def unit_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy in nats of (N, units) logits, and the number of correct frames."""
     logits = logits.float()
     loss = F.cross_entropy(logits, targets, reduction="sum")
-    correct = (logits.detach().argmax(-1) == targets).sum()
-    return loss, torch.tensor(len(targets), device=logits.device), correct
+    return loss, (logits.detach().argmax(-1) == targets).sum()
 
 
 def feature_penalty(features: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:

@@ -7,7 +7,7 @@ every layer, frozen means frozen, and a clip's frames do not depend on the batch
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,6 +76,17 @@ class SSLModel(nn.Module):
         if "mask_generator" in state:
             generator: Any = self.mask_generator
             generator.set_state(state["mask_generator"])
+
+    def fit_inputs(self, clips: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> int:
+        """Fit what normalises the input (for example a mean per filterbank bin) before the first update.
+
+        Args:
+            clips: batches of (B, T) audio and (B,) lengths of the training data; read only where needed.
+
+        Returns:
+            How many frames were seen; 0 for a model without such statistics.
+        """
+        return 0
 
     def hidden_states(self, audio: torch.Tensor, audio_lens: torch.Tensor) -> list[torch.Tensor]:
         """Every layer's frames of padded clips, unmasked.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sslbench.nn.objective import MaskedCosineLoss, MaskedUnitLoss, feature_penalty
+from sslbench.nn.objective import MaskedCosineLoss, MaskedUnitLoss, feature_penalty, masked_frames
 
 B, T, D, UNITS = 2, 9, 6, 5
 
@@ -17,10 +17,16 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.randn(B, T, D), labels, torch.rand(B, T) < 0.6
 
 
+def pick(hidden: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen = masked_frames(labels, mask)
+    return hidden.flatten(0, 1)[chosen], labels.flatten()[chosen]
+
+
 def test_cross_entropy_over_masked_labelled_frames() -> None:
     hidden, labels, mask = inputs()
     head = MaskedUnitLoss(D, UNITS)
-    loss, count, correct = head(hidden, labels, mask)
+    frames, targets = pick(hidden, labels, mask)
+    loss, correct = head(frames, targets)
     assert set(head.state_dict()) == {"weight", "bias"}
     expected, right = torch.zeros(()), 0
     pairs = [(b, t) for b in range(B) for t in range(T) if mask[b, t] and labels[b, t] >= 0]
@@ -28,7 +34,7 @@ def test_cross_entropy_over_masked_labelled_frames() -> None:
         logits = (head.weight @ hidden[b, t] + head.bias) / 0.1
         expected = expected - logits.log_softmax(-1)[labels[b, t]]
         right += int(logits.argmax() == labels[b, t])
-    assert int(count) == len(pairs)
+    assert len(targets) == len(pairs)
     assert int(correct) == right
     torch.testing.assert_close(loss, expected)
 
@@ -36,7 +42,7 @@ def test_cross_entropy_over_masked_labelled_frames() -> None:
 def test_unmasked_frames_get_no_gradient() -> None:
     hidden, labels, mask = inputs()
     hidden.requires_grad_()
-    loss, _, _ = MaskedUnitLoss(D, UNITS)(hidden, labels, mask)
+    loss, _ = MaskedUnitLoss(D, UNITS)(*pick(hidden, labels, mask))
     (gradient,) = torch.autograd.grad(loss, hidden)
     assert torch.equal(gradient.abs().sum(-1) > 0, mask & (labels >= 0))
 
@@ -45,7 +51,7 @@ def test_cosine_objective_is_the_gathered_softmax() -> None:
     # The published form: the positive first, then every unit with the positive's copy at -inf, target 0.
     hidden, labels, mask = inputs()
     head, embeddings = MaskedCosineLoss(D, 4), torch.rand(UNITS, 4)
-    loss, count, _ = head(hidden, labels, mask, embeddings)
+    loss, _ = head(*pick(hidden, labels, mask), embeddings)
     chosen = mask & (labels >= 0)
     frames = F.linear(hidden[chosen], head.weight, head.bias)  # (N, 4)
     candidates = torch.cat(
@@ -55,15 +61,15 @@ def test_cosine_objective_is_the_gathered_softmax() -> None:
     copies = torch.arange(UNITS)[:, None] == labels[chosen][None]
     logits[1:][copies] = float("-inf")
     expected = F.cross_entropy(logits.T, torch.zeros(len(frames), dtype=torch.long), reduction="sum")
-    assert int(count) == len(frames)
     torch.testing.assert_close(loss, expected)
 
 
 def test_no_masked_frame_gives_zero_not_nan() -> None:
     hidden, labels, mask = inputs()
-    loss, count, _ = MaskedUnitLoss(D, UNITS)(hidden, labels, torch.zeros_like(mask))
+    frames, targets = pick(hidden, labels, torch.zeros_like(mask))
+    loss, correct = MaskedUnitLoss(D, UNITS)(frames, targets)
     assert float(loss.detach()) == 0.0
-    assert int(count) == 0
+    assert (len(targets), int(correct)) == (0, 0)
 
 
 def test_feature_penalty_counts_valid_frames_only() -> None:

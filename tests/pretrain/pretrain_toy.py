@@ -20,7 +20,7 @@ TONES_HZ = (200, 450, 900, 1700)
 
 MODEL = {
     "layers": 1, "dim": 32, "ffn_dim": 64, "heads": 2, "num_units": len(TONES_HZ), "conv_pos": 8,
-    "conv_pos_groups": 4, "dropout": 0.05, "mask_span": 5,
+    "conv_pos_groups": 4, "dropout": 0.05, "span_frames": 5,
     "conv_layers": [[16, 10, 5], [16, 8, 8], [32, 8, 8]],
 }  # fmt: skip
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sslbench.errors import SslbenchError
-from sslbench.nn.frontend import WAV2VEC2_LAYERS
+from sslbench.nn.masked_config import MaskedUnitConfig
 
 
 @dataclass
-class ZipformerConfig:
+class ZipformerConfig(MaskedUnitConfig):
     """One Zipformer; lists have one entry per stack."""
 
     downsampling: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 4, 2])
@@ -39,35 +39,12 @@ class ZipformerConfig:
     """Batch count over which layer skipping ends, stack after stack."""
     schedule_speed: float = 1.0
     """Factor on the batch count: schedules (dropout, skipping, balancing) end that much earlier."""
-    conv_layers: list[tuple[int, int, int]] = field(default_factory=lambda: list(WAV2VEC2_LAYERS))
-    """Waveform CNN: (channels, kernel, stride) of each layer."""
-    extractor_mode: Literal["group", "layer"] = "group"
-    """CNN norm: GroupNorm after the first layer, or LayerNorm after every layer."""
-    conv_bias: bool = False
-    """Biases in the CNN."""
-    dropout_input: float = 0.0
-    """On the projected CNN features, before masking; k2SSL Base trains with 0.1."""
-    feature_grad_mult: float = 1.0
-    """Factor on the gradient that reaches the CNN; 0 freezes it. k2SSL Base trains with 0.1."""
-    normalize: bool = False
-    """Bring each clip to mean 0, variance 1 first; k2SSL's Large does."""
-    num_units: int = 504
-    """Classes of the head: 500 clusters, and padding as k2SSL has it."""
-    temperature: float = 0.1
-    """Divides the logits."""
-    mask_prob: float = 0.8
-    """Share of frames that spans would cover without overlap."""
-    mask_span: int = 10
-    """Frames per masked span."""
-    mask_seed: int = 0
-    """Seed of the masks."""
     features: Literal["padded", "stitched"] = "padded"
     """Each stack's `hidden_states`: filled up to one width with zeros ("padded"), or with the channels that
     earlier stacks have beyond it ("stitched"). The last state is the model's output either way."""
-    compat: Literal["none", "k2ssl"] = "none"
-    """"k2ssl": padding is treated as signal and as in the published code's loss, for comparisons."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         lists = {
             name: getattr(self, name)
             for name in ("downsampling", "layers", "dims", "unmasked_dims", "ffn_dims", "heads", "kernels")
@@ -81,6 +58,3 @@ class ZipformerConfig:
             raise SslbenchError("zipformer: kernels must be odd and pos_dim even")
         if any(u > d for u, d in zip(self.unmasked_dims, self.dims, strict=True)):
             raise SslbenchError("zipformer: unmasked_dims must not exceed dims")
-        if not 0 < self.mask_prob <= 1 or self.mask_span < 1:
-            raise SslbenchError("zipformer: mask_prob must lie in (0, 1] and mask_span be at least 1")
-        self.conv_layers = [(int(c), int(k), int(s)) for c, k, s in self.conv_layers]

@@ -1,4 +1,4 @@
-"""Zipformer SSL: waveform CNN, Zipformer stacks and a masked-unit head.
+"""Zipformer SSL: a front end, Zipformer stacks and masked-unit heads.
 
 Sources: k2SSL (arXiv 2411.17100; icefall `egs/librispeech/SSL/zipformer`) and Zipformer (arXiv 2310.11230).
 State-dict keys and shapes are k2SSL's.
@@ -12,23 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.nn.frontend import expand_to_contract
-from sslbench.nn.masked_model import MaskedWaveformModel
-from sslbench.nn.objective import MaskedUnitLoss
+from sslbench.nn.masked_model import MaskedUnitModel
 from sslbench.nn.whiten import load_whiten_state, whiten_state
 from sslbench.upstream.zipformer.config import ZipformerConfig
 from sslbench.upstream.zipformer.encoder import ZipformerEncoder, stitch
 
 
-class ZipformerSSL(MaskedWaveformModel):
+class ZipformerSSL(MaskedUnitModel):
     """A pretrainable Zipformer."""
 
     config_class: ClassVar[type[ZipformerConfig]] = ZipformerConfig
     family: ClassVar[str] = "zipformer"
+    config: ZipformerConfig
 
     def __init__(self, config: ZipformerConfig) -> None:
         super().__init__(config, config.dims[0])
         self.encoder = ZipformerEncoder(config)
-        self.final_proj = MaskedUnitLoss(max(config.dims), config.num_units, config.temperature)
+        self.add_heads([config.dims[0], *config.dims, max(config.dims)])
 
     def set_batch_count(self, batch_count: float) -> None:
         """Move dropout, skipping and balancing to this place in training."""
@@ -50,7 +50,7 @@ class ZipformerSSL(MaskedWaveformModel):
         Args:
             features: (B, F, C) from `features`.
             frame_lens: (B,) valid frames.
-            mask: (B, F) bool, True where frames are replaced by the mask embedding.
+            mask: (B, F) bool, True where frames are masked.
         """
         x = self.embed(features, mask)
         output, stacks = self.encoder(x, frame_lens, "ignore" if self.compat else "safe")
