@@ -16,6 +16,7 @@ EPILOG = """examples:
   sslbench profile zipformer_tiny hubert_tiny fbank
   sslbench profile zipformer_base --json --no_speed --no_memory
   sslbench profile zipformer_base --ckpt exp/upstream --system zipformer-mini --results results --tier short
+  sslbench profile zipformer_base hubert_k2ssl_base --growth --no_memory
   sslbench profile --upstream zipformer --ckpt exp/a --system a --upstream fbank
 
 MACs are summed over the 32 lengths of the SUPERB challenge (224.9 s of audio), in its four buckets.
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--threads", type=int, help="torch threads (default: as torch has them)")
     options.add_argument("--no_speed", action="store_true", help="do not time anything")
     options.add_argument("--no_memory", action="store_true", help="do not measure peak memory")
+    options.add_argument("--growth", action="store_true", help="cost of clips from 5 s to 10 min")
     options.add_argument("--json", action="store_true", help="print JSON")
     return options
 
@@ -74,6 +76,7 @@ def main(argv: list[str]) -> int:
         budget_s=chosen.budget_s,
         speed=not chosen.no_speed,
         memory=not chosen.no_memory,
+        growth=chosen.growth,
         threads=chosen.threads or torch.get_num_threads(),
     )
     costs = profile(subjects, options, say=lambda line: print(line, file=sys.stderr, flush=True))
@@ -149,6 +152,14 @@ def _print_table(costs: list[Cost], options: Options) -> None:
             + [quantity(found[f"peak_mem_{key}_bytes"], "bytes") for key in ("inference", "train")]
         )
     print_table(f"Cost ({options.threads} torch threads)", header, lines)
+    print("energy: " + "; ".join(sorted({_energy_line(cost) for cost in costs})))
     for cost in costs:
         for flag in cost.flags:
             print(f"note: {cost.subject.system}: {flag}")
+
+
+def _energy_line(cost: Cost) -> str:
+    if not cost.energy_j_per_audio_s:
+        return cost.energy_method
+    figures = ", ".join(f"{name} {j:.3g} J" for name, j in cost.energy_j_per_audio_s.items())
+    return f"{cost.subject.system} {figures} per second of audio ({cost.energy_method})"

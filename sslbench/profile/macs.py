@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,13 +68,18 @@ def upstream_forward(model: nn.Module, wav: torch.Tensor) -> Any:
     return model([wav])
 
 
-def count_macs(build: Callable[[], nn.Module], forward: Forward = upstream_forward) -> Macs:
-    """Count a model's MACs on the official lengths.
+def count_macs(
+    build: Callable[[], nn.Module],
+    forward: Forward = upstream_forward,
+    lengths: Mapping[str, Sequence[int]] = BUCKETS,
+) -> Macs:
+    """Count a model's MACs, by default on the official lengths.
 
     Args:
         build: makes the model. It is called again when the model turns out to need real values (for
             example when it turns lengths into Python numbers); the count then computes on the CPU.
         forward: how one (T,) waveform goes through the model.
+        lengths: samples of each clip, by bucket.
 
     Raises:
         SslbenchError: the model fails on the CPU too.
@@ -85,23 +90,23 @@ def count_macs(build: Callable[[], nn.Module], forward: Forward = upstream_forwa
         if where == "fake" and sum(p.numel() for p in model.parameters()) < SMALL:
             continue
         try:
-            macs = _count(model, forward, where)
+            macs = _count(model, forward, where, lengths)
             break
         except Exception as error:
             # whatever a foreign model raises without real values, the CPU decides
             notes.append(f"does not run {what} ({_first_line(error)})")
     else:
         try:
-            macs = _count(build().eval(), forward, "cpu")
+            macs = _count(build().eval(), forward, "cpu", lengths)
         except Exception as error:
-            problem = f"the model fails on a clip of the official lengths: {_first_line(error)}"
+            problem = f"the model fails on a clip of these lengths: {_first_line(error)}"
             raise SslbenchError(f"profile: {problem}") from error
     if macs.counted_on == "cpu":
         macs.notes.append("MACs counted while computing, since the model " + " and ".join(notes))
     return macs
 
 
-def _count(model: nn.Module, forward: Forward, where: str) -> Macs:
+def _count(model: nn.Module, forward: Forward, where: str, clips: Mapping[str, Sequence[int]]) -> Macs:
     if where == "meta":
         model.to("meta")
     # a fake tensor has no values either, but remembers those of one-element constants such as a clip's length
@@ -115,7 +120,7 @@ def _count(model: nn.Module, forward: Forward, where: str) -> Macs:
     # the fused encoder layer is one operator that no counter can look into
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        for bucket, lengths in BUCKETS.items():
+        for bucket, lengths in clips.items():
             flops: dict[Any, int] = {}
             for samples in lengths:
                 with fake:

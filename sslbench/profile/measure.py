@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from sslbench.errors import SslbenchError
-from sslbench.profile import memory, timing
+from sslbench.profile import energy, memory, timing
+from sslbench.profile.growth import Curve, Growth, measure_growth
 from sslbench.profile.macs import Macs, count_macs
 from sslbench.profile.timing import Timing
 from sslbench.profile.workload import BATCH, SINGLE, build, inference_step, training_step, why_no_training
@@ -38,6 +39,8 @@ class Options:
     """Whether to time inference and training steps."""
     memory: bool = True
     """Whether to measure peak memory."""
+    growth: bool = False
+    """Whether to count, and time, clips from 5 s to 10 min."""
     threads: int = 1
     """Torch threads."""
 
@@ -56,6 +59,12 @@ class Cost:
     """`single`, `batch` and, where there is a pretraining loss, `train`."""
     memory_bytes: dict[str, int] = field(default_factory=dict)
     """As `peak_memory` returns it."""
+    energy_j_per_audio_s: dict[str, float] = field(default_factory=dict)
+    """`inference` and `train`, where a counter can be read."""
+    energy_method: str = "not measured"
+    """Which counter, or why none."""
+    growth: Growth | None = None
+    """Cost by length, when asked for."""
     notes: list[str] = field(default_factory=list)
     """What is absent or doubtful, in words."""
     wall_s: float = 0.0
@@ -103,6 +112,13 @@ def profile(subjects: Sequence[Subject], options: Options, say: Callable[[str], 
         for cost in costs:
             cost.wall_s += (time.perf_counter() - started) / len(costs)
         say("speed: " + ", ".join(f"{cost.subject.system} {_speed_line(cost)}" for cost in costs))
+        for cost in costs:
+            _energy(cost, options.budget_s)
+    if options.growth:
+        for cost in costs:
+            make = partial(build, cost.subject.upstream, cost.subject.ckpt, True)
+            cost.growth = measure_growth(make, options.speed, options.budget_s)
+            say(f"{cost.subject.system}: grows as {_growth_line(cost.growth.macs_curve)}")
     if options.memory:
         for cost in costs:
             started = time.perf_counter()
@@ -155,6 +171,27 @@ def _time(costs: Sequence[Cost], options: Options) -> None:
         for key, value in timed.items():
             position, name = key.split(" ")
             costs[int(position)].timings[name] = value
+
+
+def _energy(cost: Cost, budget_s: float) -> None:
+    counter = energy.open_counter()
+    if isinstance(counter, str):
+        cost.energy_method = counter
+        return
+    cost.energy_method = counter.method
+    steps = {"inference": inference_step(build(cost.subject.upstream, cost.subject.ckpt, True), BATCH)}
+    if "train" in cost.timings:
+        steps["train"] = training_step(build(cost.subject.upstream, cost.subject.ckpt, False), BATCH)
+    for name, step in steps.items():
+        spent = energy.measure(step, counter, budget_s)
+        cost.energy_j_per_audio_s[name] = spent.joules_per_call / BATCH.audio_s
+
+
+def _growth_line(curve: Curve) -> str:
+    line = f"{curve.per_s:.3g} G MACs per second + {curve.per_s2:.2g} G per second squared"
+    if curve.crossover_s:
+        line += f", equal at {curve.crossover_s:.0f} s"
+    return f"{line} (points within {curve.worst_error:.1%})"
 
 
 def _memory(cost: Cost, threads: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sslbench import provenance
 from sslbench.io import sha256_json
+from sslbench.profile.growth import Growth
 from sslbench.profile.macs import BUCKETS, TOTAL_AUDIO_S
 from sslbench.profile.measure import Cost, Options
 from sslbench.profile.workload import BATCH, SINGLE
@@ -35,12 +36,29 @@ def to_json(cost: Cost, options: Options) -> dict[str, Any]:
         "peak_mem_inference_bytes": cost.memory_bytes.get("inference_bytes"),
         "peak_mem_train_bytes": cost.memory_bytes.get("train_bytes"),
         "baseline_mem_bytes": cost.memory_bytes.get("baseline_bytes"),
+        "energy_inference_j_per_audio_s": cost.energy_j_per_audio_s.get("inference"),
+        "energy_train_j_per_audio_s": cost.energy_j_per_audio_s.get("train"),
+        "energy_method": cost.energy_method,
+        "growth": growth_json(cost.growth) if cost.growth else None,
         "workloads": {"single": SINGLE.name, "batch": BATCH.name, "train": BATCH.name},
         "spreads": {name: timed.spread for name, timed in timings.items()},
         "repeats": {name: len(timed.seconds) for name, timed in timings.items()},
         "other_load_cores": max((timed.other_load_cores for timed in timings.values()), default=0.0),
         "torch_threads": options.threads,
         "flags": cost.flags,
+    }
+
+
+def growth_json(growth: Growth) -> dict[str, Any]:
+    """Cost by length; the fitted curve is `per_s * T + per_s2 * T^2`."""
+    curve = growth.macs_curve
+    return {
+        "macs_g": {str(length): value for length, value in growth.macs_g.items()},
+        "wall_s": {str(length): value for length, value in growth.seconds.items()},
+        "macs_g_per_s": curve.per_s,
+        "macs_g_per_s2": curve.per_s2,
+        "fit_worst_error": curve.worst_error,
+        "crossover_s": curve.crossover_s,
     }
 
 
@@ -55,6 +73,8 @@ METRICS: dict[str, tuple[str, bool]] = {
     "train_audio_s_per_s": ("s/s", True),
     "peak_mem_inference_bytes": ("bytes", False),
     "peak_mem_train_bytes": ("bytes", False),
+    "energy_inference_j_per_audio_s": ("J/s", False),
+    "energy_train_j_per_audio_s": ("J/s", False),
 }
 
 
@@ -78,6 +98,9 @@ def to_row(cost: Cost, options: Options, tier: str, seed: int) -> ResultRow:
         **{f"{name}_repeats": float(len(timed.seconds)) for name, timed in cost.timings.items()},
         **{f"macs_{kind}_g": macs_g for kind, macs_g in cost.macs.kinds_g.items()},
     }
+    if cost.growth:
+        costs |= {f"macs_at_{length}s_g": value for length, value in cost.growth.macs_g.items()}
+        costs |= {f"wall_at_{length}s_s": value for length, value in cost.growth.seconds.items()}
     settings = {"subject": dataclasses.asdict(cost.subject), "options": dataclasses.asdict(options)}
     return make_row(
         system=cost.subject.system,
@@ -90,5 +113,7 @@ def to_row(cost: Cost, options: Options, tier: str, seed: int) -> ResultRow:
         data=Data(corpus="superb-32-lengths", split="noise", synthetic=True, hours=TOTAL_AUDIO_S / 3600),
         metrics=metrics,
         cost=costs,
+        methods={"energy": cost.energy_method},
+        flags=cost.flags,
         provenance=provenance.collect(sha256_json(settings), sha256_json(BUCKETS), seed),
     )
