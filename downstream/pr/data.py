@@ -7,66 +7,65 @@ from pathlib import Path
 
 from lhotse.cut import Cut
 
-from sslbench.data.manifests import open_manifest, splits
 from sslbench.errors import SslbenchError
+from sslbench.probe.splits import librispeech_home, text_of
 
 SILENCES = {"", "SIL", "SP", "SPN", "NSN", "<EPS>"}
-LEXICON = "lexicon.txt"
+# ours, or the two of s3prl's libriphone.yaml, of which the first to know a word counts
+LEXICONS = ("lexicon.txt", "librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
+VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
+CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH"
 
 Lexicon = dict[str, list[str]]
 
 
+def official_phones() -> list[str]:
+    """s3prl's `ctc/vocab/phoneme.txt`: SIL, SPN, vowels with stress 0, 1 and 2, consonants."""
+    stressed = [f"{vowel}{stress}" for vowel in VOWELS.split() for stress in range(3)]
+    return ["SIL", "SPN", *sorted(stressed + CONSONANTS.split())]
+
+
 def read_lexicon(folder: Path) -> Lexicon:
-    """`lexicon.txt` of a corpus folder, `WORD PHONE …` per line; the first pronunciation of a word counts.
+    """The lexicon of a corpus folder, `WORD PHONE …` per line; the first pronunciation of a word counts.
 
     Returns:
-        Empty without such a file.
+        Empty without any of `LEXICONS`.
     """
-    path = folder / LEXICON
-    if not path.is_file():
-        return {}
     words: Lexicon = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        word, *phones = line.split()
-        words.setdefault(re.sub(r"\(\d+\)$", "", word).upper(), phones)
+    homes = dict.fromkeys([folder, librispeech_home(folder) or folder])
+    for path in (home / name for home in homes for name in LEXICONS):
+        if not path.is_file():
+            continue
+        for line in filter(str.strip, path.read_text(encoding="utf-8").splitlines()):
+            word, *phones = line.split()
+            words.setdefault(re.sub(r"\(\d+\)$", "", word).upper(), phones)
     return words
 
 
+def has_stress(lexicon: Lexicon) -> bool:
+    """Whether vowels carry stress digits, as in CMUdict and LibriSpeech's lexicons."""
+    return any(phone[-1].isdigit() for phones in lexicon.values() for phone in phones)
+
+
 def phones_of(cut: Cut, lexicon: Lexicon) -> list[str]:
-    """The phones said in a cut, without silence; stress digits are kept off.
+    """The phones said in a cut, without silence.
+
+    An alignment says what was said, without stress; a lexicon what the words prescribe, with its stress.
 
     Raises:
         SslbenchError: neither an alignment nor a lexicon, or a word that the lexicon lacks.
     """
     items = [item for s in cut.supervisions for item in (s.alignment or {}).get("phone", [])]
-    symbols = [item.symbol for item in sorted(items, key=lambda item: item.start)]
+    symbols = [re.sub(r"\d+$", "", item.symbol) for item in sorted(items, key=lambda item: item.start)]
     if not symbols:
-        if not lexicon:
+        words = text_of(cut).split()
+        if words and not lexicon:
             raise SslbenchError(
-                f"{cut.id}: has no phone alignment and its corpus folder no {LEXICON}; "
-                "phone recognition needs one of them"
+                f"{cut.id}: has no phone alignment and its corpus folder no {LEXICONS[0]} nor s3prl's "
+                f"{' and '.join(LEXICONS[1:])}; phone recognition needs one of them"
             )
-        words = [word for s in cut.supervisions for word in (s.text or "").upper().split()]
         unknown = [word for word in words if word not in lexicon]
         if unknown:
-            raise SslbenchError(f"{cut.id}: {LEXICON} lacks {', '.join(unknown[:5])}; add the words")
+            raise SslbenchError(f"{cut.id}: the lexicon lacks {', '.join(unknown[:5])}; add the words")
         symbols = [phone for word in words for phone in lexicon[word]]
-    bare = [re.sub(r"\d+$", "", symbol) for symbol in symbols]
-    return [symbol for symbol in bare if symbol.upper() not in SILENCES]
-
-
-def open_split(folder: Path, wanted: str, starts: tuple[str, ...]) -> list[Cut]:
-    """The cuts of a split, by its name or else the only split that starts so.
-
-    Raises:
-        SslbenchError: neither is there.
-    """
-    known = splits(folder)
-    if not known:
-        raise SslbenchError(f"{folder}: holds no manifests; run 'sslbench data prepare' first")
-    if wanted not in known:
-        alike = [name for name in known if name.startswith(starts)]
-        if len(alike) != 1:
-            raise SslbenchError(f"{folder}: has no split {wanted!r} (its splits: {', '.join(known)})")
-        wanted = alike[0]
-    return list(open_manifest(folder / f"{wanted}.jsonl.gz"))
+    return [symbol for symbol in symbols if symbol.upper() not in SILENCES]

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   sslbench score data/test-clean.jsonl.gz exp/asr/hyp/test-clean.jsonl
-  sslbench score ref.trn hyp.trn --normaliser words --out errors.txt
+  sslbench score ref.trn hyp.trn --normaliser words --errors errors.txt
+  sslbench score data/test-clean.jsonl.gz exp/a/hyp.jsonl --against exp/b/hyp.jsonl
+  sslbench score data/test-clean.jsonl.gz exp/phones/hyp.jsonl --unit phone
   sslbench score data/test-clean.jsonl.gz exp/asr/hyp/test-clean.jsonl \\
       --system fbank --results results --tier smoke
 """
@@ -32,7 +34,8 @@ def main(argv: list[str]) -> None:
     """Score one hypothesis file."""
     parser = argparse.ArgumentParser(
         prog="sslbench score",
-        description="WER and CER with counts, 95 % intervals over speakers, and aligned errors.",
+        description="WER and CER (or PER) with counts, 95 % intervals over speakers, breakdowns by speaker "
+        "and length, and aligned errors.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -40,7 +43,20 @@ def main(argv: list[str]) -> None:
         "reference", help="manifest (.jsonl.gz), .jsonl with id and text, .trn, or Kaldi text"
     )
     parser.add_argument("hypotheses", help="in any of the same forms")
-    parser.add_argument("--out", metavar="FILE", help="aligned errors (default: HYP.errors.txt beside HYP)")
+    parser.add_argument(
+        "--errors", metavar="FILE", help="breakdowns and aligned errors (default: HYP.errors.txt beside HYP)"
+    )
+    parser.add_argument(
+        "--unit", choices=("word", "phone"), default="word",
+        help="phone: the reference is a manifest's phones, the score PER (default: word)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--counts", choices=("levenshtein", "sclite"), default="levenshtein",
+        help="levenshtein: equal costs, as jiwer (default); sclite: NIST's costs and ties",
+    )  # fmt: skip
+    parser.add_argument(
+        "--against", metavar="HYP", help="another system's hypotheses: paired test of the two"
+    )
     parser.add_argument(
         "--normaliser", choices=("upper", "words", "raw"), default="upper",
         help="upper: NFKC, upper case (default); words: also without punctuation; raw: as written",
@@ -50,10 +66,11 @@ def main(argv: list[str]) -> None:
     add_row_arguments(parser)
     args = parser.parse_args(argv)
 
-    from sslbench.finetune.evaluate import score_files
+    from sslbench.finetune.evaluate import ScoreOptions, score_files
 
-    options = row_options(args.system, args.results, args.tier, args.evaluation, args.upstream, args.seed)
-    score_files(args.reference, args.hypotheses, args.out, args.normaliser, options)
+    how = ScoreOptions(args.normaliser, args.unit, args.counts, args.errors, args.against)
+    row = row_options(args.system, args.results, args.tier, args.evaluation, args.upstream, args.seed)
+    score_files(args.reference, args.hypotheses, how, row)
 
 
 def row_options(

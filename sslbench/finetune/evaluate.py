@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from sslbench.data.manifests import split_name
 from sslbench.finetune.decode import decode
 from sslbench.finetune.experiment import load_experiment
+from sslbench.finetune.listing import difference, listing, summary
 from sslbench.finetune.rows import RowOptions, write_row
-from sslbench.finetune.scoring import Score, listing, score, summary
+from sslbench.finetune.scoring import Score, compare, score
 from sslbench.finetune.transcripts import read_transcripts
 from sslbench.io import write_text
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How to score, and what to write."""
+
+    normaliser: str = "upper"
+    """A name in `scoring.NORMALISERS`, applied to both sides."""
+    unit: str = "word"
+    """`word` or `phone`."""
+    counting: str = "levenshtein"
+    """`levenshtein` or `sclite`."""
+    errors: Path | str | None = None
+    """The listing; `HYP.errors.txt` by default."""
+    against: Path | str | None = None
+    """Another system's hypotheses, for a paired test."""
 
 
 def score_files(
     reference: Path | str,
     hypotheses: Path | str,
-    out: Path | str | None = None,
-    normaliser: str = "upper",
-    options: RowOptions | None = None,
+    options: ScoreOptions | None = None,
+    row: RowOptions | None = None,
 ) -> Score:
-    """Score a hypothesis file, write the listing of errors and, with `options`, the result row.
+    """Score a hypothesis file, write the listing of errors and, with `row`, the result row.
 
     Args:
         reference: manifest, JSON lines, trn or Kaldi text.
         hypotheses: the same forms.
-        out: the listing; `HYP.errors.txt` by default.
-        normaliser: applied to both sides.
-        options: of the row.
+        options: how.
+        row: what a person says about the row.
     """
-    scored = score(read_transcripts(reference), read_transcripts(hypotheses), normaliser)
+    how = options or ScoreOptions()
+    said = read_transcripts(reference, how.unit)
+    scored = score(said, read_transcripts(hypotheses), how.normaliser, how.unit, how.counting)
     path = Path(hypotheses)
-    listed = Path(out) if out else path.with_name(path.name.removesuffix(".jsonl") + ".errors.txt")
-    write_text(listed, listing(scored))
+    listed = Path(how.errors) if how.errors else path.with_name(_stem(path) + ".errors.txt")
+    text = listing(scored)
     print(summary(scored))
+    if how.against is not None:
+        other = score(said, read_transcripts(how.against), how.normaliser, how.unit, how.counting)
+        line = difference(compare(scored, other), _stem(path), _stem(Path(how.against)))
+        print(line)
+        text = f"{line}\n{text}"
+    write_text(listed, text)
     print(f"errors aligned in {listed}")
-    if options is not None:
-        print(f"row written to {write_row(scored, hypotheses, listed, options)}")
+    if row is not None:
+        print(f"row written to {write_row(scored, hypotheses, listed, row)}")
     return scored
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".jsonl")
 
 
 def evaluate(exp_dir: str, manifest: str, options: RowOptions | None, device: str | None = None) -> Score:
@@ -45,4 +73,4 @@ def evaluate(exp_dir: str, manifest: str, options: RowOptions | None, device: st
     out = Path(exp_dir) / "hyp" / f"{split_name(manifest)}.jsonl"
     decoded = decode(load_experiment(exp_dir, device), manifest, out)
     print(f"{decoded.utterances} transcripts in {out}, real-time factor {decoded.rtf:.4f}")
-    return score_files(manifest, out, options=options)
+    return score_files(manifest, out, row=options)

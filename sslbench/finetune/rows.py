@@ -57,6 +57,12 @@ def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options:
         metrics=_metrics(scored, facts, seed),
         cost=_cost(facts),
         search=_search(facts),
+        methods={
+            "text_normaliser": scored.normaliser,
+            "counts": scored.counting,
+            "decoder": facts["decoder"],
+            **facts.get("methods", {}),
+        },
         artifacts={
             "hypotheses": os.path.relpath(hypotheses, folder),
             "errors": os.path.relpath(errors_file, folder),
@@ -94,9 +100,8 @@ def _metrics(scored: Score, facts: dict[str, Any], seed: int) -> dict[str, Metri
         name: Metric(value=100 * number / counts.ref, unit="%", higher_is_better=False)
         for name, number in per_word.items()
     }
-    rtf = Metric(value=facts["rtf"], unit="x", higher_is_better=False)
-    metrics = {"wer": scored.metric("words", seed), "cer": scored.metric("characters", seed), "rtf": rtf}
-    return {**metrics, **shares}
+    rates = {name: scored.metric(level, seed) for name, level in scored.rates().items()}
+    return {**rates, "rtf": Metric(value=facts["rtf"], unit="x", higher_is_better=False), **shares}
 
 
 def _cost(facts: dict[str, Any]) -> dict[str, float]:
@@ -105,6 +110,7 @@ def _cost(facts: dict[str, Any]) -> dict[str, float]:
         "wall_s": search.get("wall_s", train.get("wall_s")),
         "params_trainable": train.get("params_trainable"),
         "train_steps": train.get("steps"),
+        "step_s": train.get("step_s"),
         "train_hours": train.get("train_hours"),
         "peak_mem_bytes": train.get("peak_mem_bytes"),
         "decode_wall_s": facts["wall_s"],

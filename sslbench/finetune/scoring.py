@@ -1,17 +1,16 @@
-"""Word and character error rates with counts, intervals and an aligned listing of the errors."""
+"""Word, character and phone error rates of a scored set, with intervals and paired tests."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sslbench.errors import SslbenchError, did_you_mean
+from sslbench.finetune.counts import COUNTING, Counts, count_edits
 from sslbench.finetune.transcripts import Transcript
 from sslbench.report.schema import Metric
-from sslbench.report.stats import bootstrap_ratio
-
-EPS = "*"
+from sslbench.report.stats import PairedTest, bootstrap_ratio, paired_test
 
 
 def _raw(text: str) -> str:
@@ -33,41 +32,6 @@ a space. White space separates words in all of them."""
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Edits that turn a reference into a hypothesis."""
-
-    sub: int = 0
-    deleted: int = 0
-    ins: int = 0
-    ref: int = 0
-
-    @property
-    def errors(self) -> int:
-        """All edits."""
-        return self.sub + self.deleted + self.ins
-
-    @property
-    def rate(self) -> float:
-        """Errors per reference token. Raises `SslbenchError` when the references hold none."""
-        if self.ref == 0:
-            raise SslbenchError("score: all references are empty, so there is no error rate")
-        return self.errors / self.ref
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.sub + other.sub, self.deleted + other.deleted, self.ins + other.ins, self.ref + other.ref
-        )
-
-
-def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Counts:
-    """Levenshtein edits with equal costs (as jiwer counts), by kaldialign."""
-    import kaldialign
-
-    found = kaldialign.edit_distance(list(reference), list(hypothesis))
-    return Counts(int(found["sub"]), int(found["del"]), int(found["ins"]), len(reference))
-
-
-@dataclass(frozen=True)
 class Utterance:
     """One scored utterance."""
 
@@ -76,6 +40,7 @@ class Utterance:
     reference: list[str]
     hypothesis: list[str]
     words: Counts
+    """Of words, or of phones where those were scored."""
     characters: Counts
 
 
@@ -87,13 +52,18 @@ class Score:
     normaliser: str
     missing: list[str] = field(default_factory=list)
     """Ids without a hypothesis; each counts as if nothing had been recognised."""
+    unit: str = "word"
+    """What the texts are made of: `word` or `phone`."""
+    counting: str = "levenshtein"
+    """A name in `counts.COUNTING`."""
+
+    def rates(self) -> dict[str, str]:
+        """Metric names and the level that each is taken from, the headline first."""
+        return {"per": "words"} if self.unit == "phone" else {"wer": "words", "cer": "characters"}
 
     def total(self, level: str) -> Counts:
         """Pooled counts of `words` or `characters`."""
-        total = Counts()
-        for utterance in self.utterances:
-            total += getattr(utterance, level)
-        return total
+        return sum((getattr(utterance, level) for utterance in self.utterances), Counts())
 
     def groups(self) -> list[str] | None:
         """The speaker of each utterance; None unless all are known."""
@@ -113,7 +83,11 @@ class Score:
 
 
 def score(
-    references: Mapping[str, Transcript], hypotheses: Mapping[str, Transcript], normaliser: str = "upper"
+    references: Mapping[str, Transcript],
+    hypotheses: Mapping[str, Transcript],
+    normaliser: str = "upper",
+    unit: str = "word",
+    counting: str = "levenshtein",
 ) -> Score:
     """Compare hypotheses with references.
 
@@ -121,79 +95,45 @@ def score(
         references: what was said.
         hypotheses: what was recognised, by the same ids; a missing one counts as empty.
         normaliser: a name in `NORMALISERS`, applied to both sides.
+        unit: `word`, or `phone` when the texts are phones.
+        counting: how word errors are counted: `levenshtein` (as jiwer) or `sclite`.
 
     Raises:
-        SslbenchError: unknown normaliser, or hypotheses of utterances that are not in the reference.
+        SslbenchError: unknown normaliser or counting, or hypotheses of utterances not in the reference.
     """
-    if normaliser not in NORMALISERS:
-        raise SslbenchError(f"score: no normaliser {normaliser!r}; {did_you_mean(normaliser, NORMALISERS)}")
+    for name, known in ((normaliser, NORMALISERS), (counting, COUNTING)):
+        if name not in known:
+            raise SslbenchError(f"score: no {name!r}; {did_you_mean(name, known)}")
     strange = [identifier for identifier in hypotheses if identifier not in references]
     if strange:
         raise SslbenchError(
             f"score: {len(strange)} hypotheses have no reference, first {strange[0]!r}; is it the right file?"
         )
-    scored = Score([], normaliser, [i for i in references if i not in hypotheses])
+    missing = [i for i in references if i not in hypotheses]
+    scored = Score([], normaliser, missing, unit, counting)
     for identifier, reference in references.items():
         found = hypotheses.get(identifier)
         said = NORMALISERS[normaliser](reference.text).split()
         heard = NORMALISERS[normaliser](found.text).split() if found else []
-        words = count_edits(said, heard)
-        characters = count_edits(" ".join(said), " ".join(heard))
+        words = COUNTING[counting](said, heard)
+        characters = Counts() if unit == "phone" else count_edits(" ".join(said), " ".join(heard))
         scored.utterances.append(Utterance(identifier, reference.speaker, said, heard, words, characters))
     return scored
 
 
-def aligned(utterance: Utterance) -> str:
-    """Reference and hypothesis one above the other; errors in upper case are marked S, D or I below."""
-    import kaldialign
+def compare(ours: Score, theirs: Score, seed: int = 0) -> PairedTest:
+    """Whether two systems' error rates on the same utterances differ (speakers drawn whole where known).
 
-    pairs = kaldialign.align(utterance.reference, utterance.hypothesis, EPS)
-    rows: list[list[str]] = [["REF:"], ["HYP:"], ["    "]]
-    for said, heard in pairs:
-        mark = "" if said == heard else "I" if said == EPS else "D" if heard == EPS else "S"
-        width = max(len(said), len(heard))
-        for row, word in zip(rows, (said, heard, mark), strict=True):
-            row.append(word.ljust(width))
-    counts = utterance.words
-    head = f"{utterance.id}  {counts.errors} errors in {counts.ref} words"
-    return "\n".join([head, *(" ".join(row).rstrip() for row in rows)])
-
-
-def listing(scored: Score, worst: int | None = None) -> str:
-    """The summary, the speakers, and the utterances with errors aligned, worst first."""
-    order = sorted(scored.utterances, key=lambda utterance: -utterance.words.errors)
-    wrong = [utterance for utterance in order if utterance.words.errors]
-    parts = [summary(scored), "", *_speaker_lines(scored), "", "Utterances with errors, worst first", ""]
-    return "\n".join([*parts, *(aligned(utterance) + "\n" for utterance in wrong[:worst])]) + "\n"
-
-
-def summary(scored: Score) -> str:
-    """Rates, intervals and counts in a few lines."""
-    lines = []
-    for name, level in (("WER", "words"), ("CER", "characters")):
-        counts, metric = scored.total(level), scored.metric(level)
-        kinds = f"{counts.sub} sub, {counts.deleted} del, {counts.ins} ins"
-        lines.append(
-            f"{name} {metric.value:.2f} %  [{metric.low:.2f}, {metric.high:.2f}]"
-            f"  {counts.errors} / {counts.ref} {level}  ({kinds})"
-        )
-    over = "speakers" if scored.groups() else "utterances"
-    lines.append(
-        f"{len(scored.utterances)} utterances, 95 % intervals over {over}, normaliser '{scored.normaliser}'"
+    Raises:
+        SslbenchError: they were scored on different references.
+    """
+    same = [(a.id, a.reference) for a in ours.utterances] == [(b.id, b.reference) for b in theirs.utterances]
+    if not same:
+        raise SslbenchError("score: the two systems were scored on different references")
+    return paired_test(
+        [u.words.errors for u in ours.utterances],
+        [u.words.errors for u in theirs.utterances],
+        [u.words.ref for u in ours.utterances],
+        ours.groups(),
+        seed=seed,
     )
-    if scored.missing:
-        lines.append(
-            f"{len(scored.missing)} utterances without a hypothesis count as empty, first {scored.missing[0]}"
-        )
-    return "\n".join(lines)
-
-
-def _speaker_lines(scored: Score) -> list[str]:
-    groups = scored.groups()
-    if groups is None:
-        return ["Speakers: not known"]
-    totals: dict[str, Counts] = {}
-    for speaker, utterance in zip(groups, scored.utterances, strict=True):
-        totals[speaker] = totals.get(speaker, Counts()) + utterance.words
-    order = sorted(totals.items(), key=lambda item: -item[1].errors / max(item[1].ref, 1))
-    return ["Speakers, worst first", *(f"{s:20} {c.errors:6} / {c.ref} words" for s, c in order)]

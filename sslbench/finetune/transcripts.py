@@ -22,12 +22,17 @@ class Transcript:
     speaker: str | None = None
 
 
-def read_transcripts(path: Path | str) -> dict[str, Transcript]:
+def read_transcripts(path: Path | str, unit: str = "word") -> dict[str, Transcript]:
     """Read a file of transcripts, keyed by utterance id, in the file's order.
 
     The name decides the form: `.trn` holds `words (id)` lines, `.jsonl` rows with `id` and `text`,
     `.jsonl.gz` a lhotse manifest (so does a `.jsonl` whose rows have supervisions),
     all else Kaldi's `id words`.
+
+    Args:
+        path: the file.
+        unit: `phone` takes the phones of a manifest's cuts, by alignment or by the lexicon beside it; other
+            forms hold them as text.
 
     Raises:
         SslbenchError: missing or empty file, a line that does not parse, or an id that comes twice.
@@ -36,7 +41,7 @@ def read_transcripts(path: Path | str) -> dict[str, Transcript]:
     if not path.is_file():
         raise SslbenchError(f"{path}: no such file; expected a manifest, .jsonl, .trn or Kaldi text file")
     found: dict[str, Transcript] = {}
-    for transcript in _read(path):
+    for transcript in _read(path, unit):
         if transcript.id in found:
             raise SslbenchError(f"{path}: utterance {transcript.id!r} comes twice")
         found[transcript.id] = transcript
@@ -45,9 +50,9 @@ def read_transcripts(path: Path | str) -> dict[str, Transcript]:
     return found
 
 
-def _read(path: Path) -> Iterator[Transcript]:
+def _read(path: Path, unit: str) -> Iterator[Transcript]:
     if path.name.endswith(".jsonl.gz") or (path.suffix == ".jsonl" and _is_manifest(path)):
-        return _from_manifest(path)
+        return _from_manifest(path, unit)
     if path.suffix == ".jsonl":
         return _from_jsonl(path)
     return _from_trn(path) if path.suffix == ".trn" else _from_kaldi(path)
@@ -58,14 +63,18 @@ def _is_manifest(path: Path) -> bool:
     return "supervisions" in first
 
 
-def _from_manifest(path: Path) -> Iterator[Transcript]:
+def _from_manifest(path: Path, unit: str) -> Iterator[Transcript]:
     from sslbench.data.manifests import open_manifest
+    from sslbench.data.phones import phones_of, read_lexicon
 
+    lexicon = read_lexicon(path.parent)
     for cut in open_manifest(path):
         supervisions = cut.supervisions
         if not supervisions:
             raise SslbenchError(f"{path}: cut {cut.id} has no transcript")
         text = " ".join(supervision.text or "" for supervision in supervisions)
+        if unit == "phone":
+            text = " ".join(phones_of(cut, lexicon))
         yield Transcript(cut.id, text, supervisions[0].speaker)
 
 

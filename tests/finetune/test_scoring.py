@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
 
 from sslbench.errors import SslbenchError
-from sslbench.finetune.scoring import Counts, count_edits, listing, score, summary
+from sslbench.finetune.counts import Counts, count_edits, count_edits_sclite
+from sslbench.finetune.listing import difference, length_lines, listing, speaker_lines, summary
+from sslbench.finetune.scoring import compare, score
 from sslbench.finetune.transcripts import Transcript, read_transcripts
-from sslbench.io import write_jsonl
+from sslbench.io import read_json, write_jsonl
 
 WORDS = ["A", "THE", "CAT", "KATZE", "ÄÖÜ", "日本語", "3", "27", "O'CLOCK", "🙂", "É"]
 
@@ -31,8 +34,8 @@ def _pairs(number: int) -> list[tuple[str, str]]:
 
 def test_equal_to_jiwer_on_random_pairs() -> None:
     jiwer = pytest.importorskip("jiwer")
-    pairs = _pairs(2500)
-    assert sum(not said for said, _ in pairs) > 50  # empty references are among them
+    pairs = _pairs(10_000)
+    assert sum(not said for said, _ in pairs) > 200  # empty references are among them
     for said, heard in pairs:
         ours = count_edits(said.split(), heard.split())
         if not said:  # jiwer refuses an empty reference; every word is an insertion
@@ -115,3 +118,54 @@ def test_bad_transcripts_are_named(tmp_path: Path, name: str, content: str, mess
         read_transcripts(tmp_path / name)
     with pytest.raises(SslbenchError, match="no such file"):
         read_transcripts(tmp_path / "absent")
+
+
+def test_equal_to_sclite() -> None:
+    """Substitutions, deletions, insertions of 700 pairs, as NIST's sclite 2.10 counts them."""
+    rows = read_json(Path(__file__).with_name("sclite_pairs.json"))
+    assert len(rows) >= 500
+    assert sum(not ref for ref, *_ in rows) > 0
+    assert sum(not hyp for _, hyp, *_ in rows) > 20
+    assert sum(not ref.isascii() for ref, *_ in rows) > 100
+    assert sum(any(c.isdigit() for c in ref) for ref, *_ in rows) > 100
+    plain = 0
+    for ref, hyp, correct, sub, deleted, ins in rows:
+        said, heard = ref.split(), hyp.split()
+        assert count_edits_sclite(said, heard) == Counts(sub, deleted, ins, correct + sub + deleted), ref
+        plain += count_edits(said, heard).errors == sub + deleted + ins
+    assert plain < len(rows)  # positive control: equal costs give other totals on some of them
+
+
+def test_breakdowns_add_up() -> None:
+    pairs = [pair for pair in _pairs(60) if pair[0]]
+    speakers = {str(i): f"s{i % 3}" for i in range(len(pairs))}
+    scored = score(
+        _transcripts({str(i): p[0] for i, p in enumerate(pairs)}, speakers),
+        _transcripts({str(i): p[1] for i, p in enumerate(pairs)}),
+        "raw",
+    )
+    for lines in (speaker_lines(scored), length_lines(scored)):
+        found = [re.search(r"(\d+) / +(\d+)  \(", line) for line in lines[1:]]
+        errors, words = (sum(int(match.group(n)) for match in found if match) for n in (1, 2))
+        assert (errors, words) == (scored.total("words").errors, scored.total("words").ref)
+    assert len(speaker_lines(scored)) == 4
+
+
+def test_paired_test_of_two_systems() -> None:
+    refs = _transcripts({str(i): "A B C D" for i in range(40)}, {str(i): f"s{i % 8}" for i in range(40)})
+    good = score(refs, _transcripts({str(i): "A B C D" if i % 4 else "A B C" for i in range(40)}))
+    bad = score(refs, _transcripts({str(i): "A B" for i in range(40)}))
+    test = compare(good, bad)
+    assert test.difference == pytest.approx(10 / 160 - 80 / 160)
+    assert test.high < 0
+    assert test.p_value < 0.01
+    assert compare(good, good).p_value == 1.0
+    assert "a - b: -43.75 points" in difference(test, "a", "b")
+    with pytest.raises(SslbenchError, match="different references"):
+        compare(good, score(_transcripts({"0": "A"}), _transcripts({"0": "A"})))
+
+
+def test_phones_have_one_rate() -> None:
+    scored = score(_transcripts({"u": "AH B K"}), _transcripts({"u": "AH B"}), "raw", "phone")
+    assert scored.rates() == {"per": "words"}
+    assert summary(scored).startswith("PER 33.33 %")
