@@ -39,7 +39,8 @@ class MaskedUnitConfig:
     predict_layers: list[int] = field(default_factory=lambda: [-1])
     """Intermediate-layer supervision: which of the encoder's states have a head. 0 is the encoder's input, n
     the output of layer (or stack) n, -1 the encoder's output. The loss is the mean over the heads; `acc`
-    is that of the last in this list."""
+    is that of the last in this list. Empty for an encoder imported without its head, which cannot be
+    pretrained further."""
     num_units: int = 504
     """Classes of each head: 500 clusters, and four more as in the published models."""
     final_dim: int = 256
@@ -61,7 +62,5 @@ class MaskedUnitConfig:
         self.conv_layers = [(int(c), int(k), int(s)) for c, k, s in self.conv_layers]
         if not 0 < self.mask_prob <= 1 or self.span_frames < 1:
             raise SslbenchError("model: mask_prob must lie in (0, 1] and span_frames be at least 1")
-        if not self.predict_layers or len(set(self.predict_layers)) != len(self.predict_layers):
-            raise SslbenchError(
-                "model: predict_layers needs one or more different layers, for example [4, 12] or [-1]"
-            )
+        if len(set(self.predict_layers)) != len(self.predict_layers):
+            raise SslbenchError("model: predict_layers needs different layers, for example [4, 12] or [-1]")

@@ -84,7 +84,7 @@ class MaskedUnitModel(SSLModel):
             else:
                 heads.append(MaskedCosineLoss(widths[layer], config.final_dim, config.temperature))
         self.final_proj = heads[0] if len(heads) == 1 else nn.ModuleList(heads)
-        if config.objective == "nce":  # every head has its own unit embeddings, one below the other
+        if config.objective == "nce" and heads:  # every head has its own unit embeddings, one below the other
             embeddings = torch.empty(config.num_units * len(heads), config.final_dim).uniform_()
             self.label_embs_concat = nn.Parameter(embeddings)
 
@@ -155,6 +155,11 @@ class MaskedUnitModel(SSLModel):
         self, states: list[Tensor], labels: Tensor, mask: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """All heads' mean loss over the masked frames, metrics, and how many frames there are."""
+        if not self.config.predict_layers:
+            raise SslbenchError(
+                f"{self.family}: this encoder was imported without its head, so it cannot be pretrained; "
+                "probe it, or fine-tune it"
+            )
         several = isinstance(self.final_proj, nn.ModuleList)
         heads: Iterable[nn.Module] = self.final_proj if several else [self.final_proj]  # type: ignore[assignment]
         layers = [layer % len(states) for layer in self.config.predict_layers]

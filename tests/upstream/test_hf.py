@@ -114,7 +114,7 @@ def test_bert_reads_what_its_feature_extractor_gives(tmp_path: Path) -> None:
     wav = check.clip(16100)
     extractor = transformers.SeamlessM4TFeatureExtractor()
     expected = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt")
-    features, frames = StackedFbank({})(wav[None], torch.tensor([16100]))
+    features, frames = StackedFbank({}, 160)(wav[None], torch.tensor([16100]))
     assert int(frames) == int(expected.attention_mask.sum())
     torch.testing.assert_close(features, expected.input_features[:, : int(frames)], atol=2e-4, rtol=1e-4)
     with torch.no_grad():

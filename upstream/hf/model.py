@@ -42,7 +42,9 @@ class HFEncoder(SSLModel):
         self.config.apply_spec_augment = False
         self.encoder = model
         self.extent = mend(model)
-        self.fbank = StackedFbank(preprocessor) if self.config.model_type == "wav2vec2-bert" else None
+        self.fbank = None
+        if self.config.model_type == "wav2vec2-bert":
+            self.fbank = StackedFbank(preprocessor, self.config.feature_projection_input_dim)
         if self.fbank is not None:
             self.stride, self.window = self.fbank.stride, self.fbank.min_samples
         else:
