@@ -1,0 +1,96 @@
+"""Sentences with slots: from Audio SNIPS as s3prl lays it out, or from manifests with IOB tags."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lhotse.cut import Cut
+
+from sslbench.errors import SslbenchError
+from sslbench.probe.splits import file_cut, label, open_parts, text_of
+
+SENTENCES, SLOTS = "all.iob.snips.txt", "slots.txt"
+FOLDERS = {"train": "train", "dev": "valid", "test": "test"}
+CORPUS = "audio_snips"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A clip, its words, and each word's slot ("O" for none; neighbours of one slot are one value)."""
+
+    cut: Cut
+    words: list[str]
+    slots: list[str]
+
+
+def is_snips(root: Path) -> bool:
+    """Whether this is the layout of s3prl's `preprocess/snips_prepare_data.sh`."""
+    return (root / SENTENCES).is_file() or (root / SLOTS).is_file()
+
+
+def read_snips(root: Path, speakers: dict[str, list[str]]) -> tuple[dict[str, list[Sentence]], list[str]]:
+    """The three parts of Audio SNIPS, and the slot names.
+
+    Args:
+        root: holds `all.iob.snips.txt`, `slots.txt` and the folders train, valid and test.
+        speakers: the voices of each part; a file's name starts with its voice.
+
+    Raises:
+        SslbenchError: naming everything of the layout that is missing.
+    """
+    missing = [name for name in (SENTENCES, SLOTS) if not (root / name).is_file()]
+    missing += [f"{name}/" for name in FOLDERS.values() if not (root / name).is_dir()]
+    if missing:
+        raise SslbenchError(
+            f"{root}: lacks {', '.join(missing)}; s3prl's preprocess/snips_prepare_data.sh makes them"
+        )
+    lines = (root / SENTENCES).read_text(encoding="utf-8").splitlines()
+    tagged = dict(line.split(" ", 1) for line in lines if " " in line)
+    parts: dict[str, list[Sentence]] = {}
+    for part, folder in FOLDERS.items():
+        wanted = tuple(speakers[part])
+        paths = [path for path in sorted((root / folder).rglob("*.wav")) if path.stem.startswith(wanted)]
+        unknown = [path.stem for path in paths if path.stem not in tagged]
+        if not paths or unknown:
+            what = f"{len(unknown)} files without a line in {SENTENCES}" if paths else "no file"
+            raise SslbenchError(f"{root / folder}: {what} of the voices {', '.join(wanted)} {unknown[:3]}")
+        parts[part] = [_snips_sentence(path, tagged[path.stem]) for path in paths]
+    # the first line is "O", the commonest tag
+    names = (root / SLOTS).read_text(encoding="utf-8").split("\n")[1:]
+    return parts, [name for name in names if name]
+
+
+def _snips_sentence(path: Path, line: str) -> Sentence:
+    """`BOS words EOS<tab>O tags intent`: the first and last of either side are not said."""
+    text, _, tags = line.strip().partition("\t")
+    words, slots = text.split(" ")[1:-1], tags.split(" ")[1:-1]
+    if len(words) != len(slots):
+        raise SslbenchError(f"{path.stem}: has {len(words)} words but {len(slots)} slot tags in {SENTENCES}")
+    cut = file_cut(path, path.stem, " ".join(words), path.stem.split("-")[0], CORPUS)
+    return Sentence(cut, words, slots)
+
+
+def read_manifests(root: Path, settings: dict[str, Any]) -> tuple[dict[str, list[Sentence]], list[str]]:
+    """The three parts of a corpus with IOB tags, and the slot names, sorted.
+
+    Raises:
+        SslbenchError: a split is missing, or has no tagged cut, or a cut's tags do not fit its words.
+    """
+    parts: dict[str, list[Sentence]] = {}
+    for part, cuts in open_parts(root, settings).items():
+        parts[part] = [_tagged(cut, label(cut, "slots")) for cut in cuts if label(cut, "slots") is not None]
+        if not parts[part]:
+            raise SslbenchError(f"{root}: no cut of {part} ({settings[part]}) carries slot tags (slots)")
+    names = {slot for sentences in parts.values() for s in sentences for slot in s.slots} - {"O"}
+    return parts, sorted(names)
+
+
+def _tagged(cut: Cut, tags: str) -> Sentence:
+    words = text_of(cut).split()
+    slots = [re.sub(r"^[BI]-", "", tag) for tag in tags.split()]
+    if len(words) != len(slots):
+        raise SslbenchError(f"{cut.id}: has {len(words)} words but {len(slots)} slot tags")
+    return Sentence(cut, words, slots)
