@@ -18,7 +18,8 @@ testing, after training (as decode and score do, into EXP/hyp):
   --test_manifest M   transcribe M with the best weights and score it
   --system LABEL --results DIR [--tier smoke|short|full] [--evaluation NAME]   also write the result row
 
-The same command again goes on where it stopped, or skips what is done.
+The same command again goes on where it stopped, or skips what is done. Several GPUs:
+  torchrun --nproc_per_node 8 -m sslbench finetune --config conf/asr.yaml --exp_dir exp/asr_zipformer
 """
 
 
@@ -43,8 +44,11 @@ def main(argv: list[str]) -> None:
         raise SslbenchError("finetune: a row needs --test_manifest")
 
     from sslbench.finetune.search import finetune
+    from sslbench.train.dist import launched_as
 
     done = finetune(config)
+    if launched_as()[0] > 0:
+        return
     print(
         f"dev WER {done['dev_wer']:.2f} % at step {done['step']}, {done['wall_s']:.0f} s, in {config.exp_dir}"
     )

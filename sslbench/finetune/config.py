@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sslbench.errors import SslbenchError
+from sslbench.train.settings import LoopSettings
+
+MOST_BAD_UPDATES = 10  # in a row; a clip that CTC cannot align must not end a run
 
 
 @dataclass
@@ -93,6 +96,27 @@ class FinetuneConfig:
     """Frozen features larger than this are computed anew each epoch instead of kept on disk."""
     num_workers: int = 0
     """Audio reading processes."""
+    tensorboard: bool = False
+    """Also write curves for tensorboard, where it is installed."""
+    utterance_log: bool = False
+    """Write which clips each update used, to `utterances-RANK.jsonl`."""
+
+    def loop_settings(self) -> LoopSettings:
+        """What the engine needs to know."""
+        return LoopSettings(
+            exp_dir=self.exp_dir,
+            max_steps=self.steps,
+            seed=self.seed,
+            log_every=self.log_every_steps,
+            valid_every=self.eval_every_steps,
+            save_every=self.eval_every_steps,
+            keep_last=self.keep_checkpoints,
+            precision=self.precision,
+            bad_updates=MOST_BAD_UPDATES,
+            mean_first=True,
+            tensorboard=self.tensorboard,
+            utterance_log=self.utterance_log,
+        )
 
     def check(self) -> None:
         """Raise `SslbenchError` for settings that cannot work."""
@@ -124,6 +148,8 @@ RESUME_MAY_CHANGE = (
     "keep_checkpoints",
     "log_every_steps",
     "cache_limit_gib",
+    "tensorboard",
+    "utterance_log",
 )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lhotse import CutSet
@@ -28,6 +29,8 @@ class Batch:
     """Classes of each clip."""
     position: int
     """Number within the epoch."""
+    epoch: int = 0
+    """Pass over the data."""
     audio: torch.Tensor | None = None
     """(B, T) float32."""
     states: torch.Tensor | None = None
@@ -107,6 +110,8 @@ class LabelledSet:
         seed: int = 0,
         skip_log: SkipLog | None = None,
         num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """Set up.
 
@@ -118,10 +123,13 @@ class LabelledSet:
             seed: of the order.
             skip_log: told of unreadable clips.
             num_workers: audio reading processes.
+            rank: this process, of `world_size`: each gets its own clips and as many batches, of which some
+                may be empty.
+            world_size: number of processes.
         """
         self.cuts, self.targets = cuts, targets
         self.skip_log = skip_log if skip_log is not None else SkipLog()
-        self.settings = SamplingSettings(max_duration_s, shuffle, seed)
+        self.settings = SamplingSettings(max_duration_s, shuffle, seed, rank=rank, world_size=world_size)
         self._workers = num_workers
         self._cache: FeatureCache | None = None
 
@@ -137,28 +145,62 @@ class LabelledSet:
             raise SslbenchError("finetune: no clip could be read; see skipped.jsonl")
         self._cache = cache
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from number `start` on."""
+    def epoch(self, epoch: int, start: int = 0, alone: bool = False) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on; `alone`, those of all processes."""
+        settings = replace(self.settings, rank=0, world_size=1) if alone else self.settings
         if self._cache is not None:
-            yield from self._cached(self._cache, epoch, start)
+            yield from self._cached(self._cache, settings, epoch, start)
             return
         loader = BatchLoader(
-            CutSet.from_cuts(self.cuts), self.settings.max_duration_s, shuffle=self.settings.shuffle,
-            seed=self.settings.seed, skip_log=self.skip_log, num_workers=self._workers,
+            CutSet.from_cuts(self.cuts), settings.max_duration_s, shuffle=settings.shuffle,
+            seed=settings.seed, skip_log=self.skip_log, num_workers=self._workers,
+            rank=settings.rank, world_size=settings.world_size, keep_empty=settings.world_size > 1,
         )  # fmt: skip
         loader.load_state_dict({**loader.state_dict(), "epoch": epoch, "done": start})
         for read in loader.epoch(epoch):
             targets = [self.targets.get(cut.id, []) for cut in read.cuts]
-            yield Batch(read.cuts, targets, read.position, audio=read.audio, lens=read.audio_lens)
+            yield Batch(read.cuts, targets, read.position, epoch, audio=read.audio, lens=read.audio_lens)
 
-    def _cached(self, cache: FeatureCache, epoch: int, start: int) -> Iterator[Batch]:
-        plan = BatchPlan(CutSet.from_cuts(self.cuts), self.settings)
+    def _cached(
+        self, cache: FeatureCache, settings: SamplingSettings, epoch: int, start: int
+    ) -> Iterator[Batch]:
+        plan = BatchPlan(CutSet.from_cuts(self.cuts), settings)
         for position, cuts in enumerate(plan.epoch(epoch, start), start):
-            states = [cache[cut.id] for cut in cuts]
-            yield Batch(
-                cuts,
-                [self.targets.get(cut.id, []) for cut in cuts],
-                position,
-                states=pad_sequence(states, batch_first=True),
-                lens=torch.tensor([len(state) for state in states]),
+            targets = [self.targets.get(cut.id, []) for cut in cuts]
+            states = [cache[cut.id] for cut in cuts] or [torch.zeros(0)]
+            lens = torch.tensor([len(state) for state in states[: len(cuts)]])
+            padded = pad_sequence(states, batch_first=True)
+            yield Batch(cuts, targets, position, epoch, states=padded, lens=lens)
+
+
+class LabelledStream:
+    """Epoch after epoch of a set, and the position among its batches."""
+
+    def __init__(self, data: LabelledSet) -> None:
+        self.data = data
+        self.epoch = self.done = 0
+
+    def endless(self) -> Iterator[Batch]:
+        """Yield batches from the position on. Raises `SslbenchError` when none can be read."""
+        while True:
+            found = self.done > 0
+            for batch in self.data.epoch(self.epoch, self.done):
+                self.done, found = batch.position + 1, True
+                yield batch
+            if not found:
+                raise SslbenchError("finetune: no batch could be read; see skipped.jsonl")
+            self.epoch, self.done = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: batches yielded so far count as done."""
+        return {"epoch": self.epoch, "done": self.done, "world_size": self.data.settings.world_size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a stored position. Raises `SslbenchError` when it is of another number of processes."""
+        now = self.data.settings.world_size
+        if state["world_size"] != now:
+            raise SslbenchError(
+                f"data position: stored with world_size={state['world_size']}, now {now}; "
+                "resume with as many processes"
             )
+        self.epoch, self.done = state["epoch"], state["done"]

@@ -12,11 +12,11 @@ from torch import nn
 from sslbench import config as configs
 from sslbench.checkpoint import load_strict
 from sslbench.errors import SslbenchError
-from sslbench.finetune.config import FinetuneConfig, identity
+from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.model import Recognizer
 from sslbench.finetune.vocab import CharVocab
-from sslbench.io import read_json, write_yaml
-from sslbench.pretrain import checkpoint
+from sslbench.io import read_json
+from sslbench.train import checkpoint
 from sslbench.upstreams import load_upstream
 
 CONFIG, VOCAB, LOG, SKIPPED, DONE, SEARCH = (
@@ -34,22 +34,9 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def claim(folder: Path, config: FinetuneConfig) -> None:
-    """Make a folder this run's own, or find that it already is.
-
-    Raises:
-        SslbenchError: it holds a run with other settings.
-    """
-    values = configs.to_dict(config)
-    if (folder / CONFIG).is_file():
-        before = identity(configs.to_dict(configs.load(FinetuneConfig, folder / CONFIG)))
-        now = identity(values)
-        changed = [f"{key} ({before[key]!r} -> {now[key]!r})" for key in now if before[key] != now[key]]
-        if changed:
-            raise SslbenchError(
-                f"{folder}: holds a run with other settings: {', '.join(changed)}; choose another exp_dir"
-            )
-    write_yaml(folder / CONFIG, values)
+def skipped_name(rank: int) -> str:
+    """Where a process names the clips that it could not use."""
+    return SKIPPED if rank == 0 else f"skipped-{rank}.jsonl"
 
 
 def build_recognizer(config: FinetuneConfig, vocab: CharVocab) -> Recognizer:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.experiment import CONFIG, SEARCH
-from sslbench.finetune.trainer import FinetuneRun
+from sslbench.finetune.trainer import run
 from sslbench.io import only_one, write_json
+from sslbench.train.dist import launched_as, leave
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -21,13 +23,18 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         The (chosen) run's `DONE`.
 
     Raises:
-        SslbenchError: as `FinetuneRun`.
+        SslbenchError: as `trainer.run`.
     """
     folder = Path(config.exp_dir)
     features = folder / "features"
-    with only_one(folder):
-        done = _grid(config, folder, features) if config.lr_grid else FinetuneRun(config, features).run()
-        shutil.rmtree(features, ignore_errors=True)  # large, and of no use any more
+    is_main = launched_as()[0] == 0
+    try:
+        with only_one(folder) if is_main else nullcontext():
+            done = _grid(config, folder, features) if config.lr_grid else run(config, features)
+            if is_main:
+                shutil.rmtree(features, ignore_errors=True)  # large, and of no use any more
+    finally:
+        leave()
     return done
 
 
@@ -37,7 +44,7 @@ def _grid(config: FinetuneConfig, folder: Path, features: Path) -> dict[str, Any
     found: dict[float, dict[str, Any]] = {}
     for lr in config.lr_grid:
         one = dataclasses.replace(config, lr=lr, lr_grid=[], exp_dir=str(folder / f"lr-{lr:g}"))
-        found[lr] = FinetuneRun(one, features).run()
+        found[lr] = run(one, features)
     chosen = min(found, key=lambda lr: (found[lr]["dev_wer"], found[lr]["dev_cer"]))
     write_json(
         folder / SEARCH,

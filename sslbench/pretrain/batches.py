@@ -14,7 +14,7 @@ from sslbench.data.manifests import open_manifest
 from sslbench.errors import SslbenchError
 from sslbench.nn.upstream import PretrainBatch
 from sslbench.pretrain.config import PretrainConfig
-from sslbench.pretrain.dist import World
+from sslbench.train.dist import World
 
 HOP_SAMPLES = 320  # of the 50 Hz units
 CHECKED_CUTS = 200

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from sslbench.errors import SslbenchError
+from sslbench.train.settings import LoopSettings
 
 MAY_CHANGE = frozenset(
     {
@@ -130,27 +131,16 @@ class PretrainConfig:
         defaults = {"scaled_adam": 0.045, "adamw": 5e-4}
         return defaults[self.optimizer] if self.lr is None else self.lr
 
+    def update_s(self, world_size: int) -> float:
+        """Nominal audio of one update, over all processes."""
+        return self.accum * self.max_duration_s * world_size
+
+    def loop_settings(self) -> LoopSettings:
+        """What the engine needs to know."""
+        names = (field.name for field in fields(LoopSettings))
+        return LoopSettings(**{name: getattr(self, name) for name in names if hasattr(self, name)})
+
 
 def identity(values: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what is learnt, of a config's plain form."""
     return {key: value for key, value in values.items() if key not in MAY_CHANGE}
-
-
-def check_same_run(old: dict[str, Any], new: dict[str, Any], where: str) -> None:
-    """Raise `SslbenchError` naming the settings that a resumed run would change."""
-    before, now = _flat(identity(old)), _flat(identity(new))
-    changed = [
-        f"{key} ({before.get(key)!r} -> {now.get(key)!r})"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
-        raise SslbenchError(
-            f"{where}: holds a run with other settings: {', '.join(changed)}; "
-            "use another exp_dir, or the settings of the run's config.yaml"
-        )
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    model = {f"model.{key}": value for key, value in (values.get("model") or {}).items()}
-    return {**{key: value for key, value in values.items() if key != "model"}, **model}

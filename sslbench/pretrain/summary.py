@@ -12,12 +12,12 @@ from sslbench import io
 from sslbench.checkpoint import UpstreamCheckpoint
 from sslbench.data.manifests import describe
 from sslbench.errors import SslbenchError
-from sslbench.pretrain import checkpoint
-from sslbench.pretrain.average import average_between
 from sslbench.pretrain.batches import majority_share
 from sslbench.pretrain.config import PretrainConfig, identity
-from sslbench.pretrain.logging import peak_mem_bytes
-from sslbench.pretrain.randomness import derive
+from sslbench.train import checkpoint
+from sslbench.train.average import average_between
+from sslbench.train.logging import peak_mem_bytes
+from sslbench.train.randomness import derive
 from sslbench.upstreams import build_model
 
 SUMMARY, DONE = "summary.json", "DONE"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sslbench.io import read_jsonl
-from sslbench.pretrain import checkpoint
+from sslbench.train import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "pretrain"))
 from pretrain_toy import curve, finish, fork_run, make_both, make_settings, weights

@@ -6,20 +6,21 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from sslbench.errors import CorruptFileError, SslbenchError
-from sslbench.finetune import trainer
+from sslbench.finetune import experiment, trainer
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.evaluate import evaluate
 from sslbench.finetune.experiment import load_experiment
 from sslbench.finetune.search import finetune
-from sslbench.finetune.trainer import FinetuneRun
+from sslbench.finetune.trainer import FinetuneJob, run
 from sslbench.io import read_json, read_jsonl
-from sslbench.pretrain.checkpoint import load, steps_in
+from sslbench.train.checkpoint import load, steps_in
 
 from .conftest import Filterbank, Tunable, spell, words, write_split
 
@@ -86,19 +87,19 @@ def test_resumed_equals_uninterrupted(make_config: Make, monkeypatch: pytest.Mon
     }
     whole = make_config(**changes, exp_dir=make_config().exp_dir + "-whole")
     parts = make_config(**changes, exp_dir=make_config().exp_dir + "-parts")
-    FinetuneRun(whole).run()
-    original = FinetuneRun._update
+    run(whole)
+    original = FinetuneJob.before_update
 
-    def killed(self: FinetuneRun, *args: object) -> None:
-        if self.step == 18:
+    def killed(self: FinetuneJob, step: int) -> None:
+        if step == 18:
             raise _StopError
-        original(self, *args)  # type: ignore[arg-type]
+        original(self, step)
 
-    monkeypatch.setattr(FinetuneRun, "_update", killed)
+    monkeypatch.setattr(FinetuneJob, "before_update", killed)
     with pytest.raises(_StopError):
-        FinetuneRun(parts).run()
-    monkeypatch.setattr(FinetuneRun, "_update", original)
-    FinetuneRun(parts).run()
+        run(parts)
+    monkeypatch.setattr(FinetuneJob, "before_update", original)
+    run(parts)
     states = [load(Path(c.exp_dir) / "checkpoints" / "step-00000024").model for c in (whole, parts)]
     for key, value in states[0].items():
         assert torch.equal(value, states[1][key]), key
@@ -123,32 +124,42 @@ def test_done_runs_are_skipped_and_other_settings_refused(make_config: Make) -> 
         finetune(dataclasses.replace(config, lr=0.5))
 
 
-def test_upstream_is_frozen_then_tuned(make_config: Make) -> None:
+def test_upstream_is_frozen_then_tuned(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config(upstream="tunable", tune="full", upstream_freeze_steps=4, upstream_lr=1e-3, steps=8)
-    run = FinetuneRun(config)
-    upstream = run.model.upstream
-    assert isinstance(upstream, Tunable)
-    start = upstream.layer.weight.detach().clone()
-    seen = []
-    original = run._update
+    seen: list[tuple[bool, torch.Tensor]] = []
+    original = FinetuneJob.loss
 
-    def spy(*args: object) -> None:
-        original(*args)  # type: ignore[arg-type]
-        seen.append((upstream.training, torch.equal(upstream.layer.weight, start)))
+    def spy(self: FinetuneJob, inputs: Any) -> Any:
+        upstream = self.model.upstream
+        assert isinstance(upstream, Tunable)
+        seen.append((upstream.training, upstream.layer.weight.detach().clone()))
+        return original(self, inputs)
 
-    run._update = spy  # type: ignore[assignment,method-assign]
-    run.run()
-    assert seen[:4] == [(False, True)] * 4
-    assert seen[4:] == [(True, False)] * 4
+    monkeypatch.setattr(FinetuneJob, "loss", spy)
+    run(config)
+    assert [training for training, _ in seen] == [False] * 4 + [True] * 4
+    changed = [not torch.equal(seen[i][1], seen[i + 1][1]) for i in range(7)]
+    assert changed == [False] * 4 + [True] * 3
 
 
-def test_frozen_upstream_never_changes_nor_enters_the_checkpoint(make_config: Make) -> None:
+def test_frozen_upstream_never_changes_nor_enters_the_checkpoint(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make_config(upstream="tunable", steps=5, eval_every_steps=5)
-    run = FinetuneRun(config)
-    before = {k: v.clone() for k, v in run.model.any_upstream.state_dict().items()}
-    run.run()
-    assert all(torch.equal(v, before[k]) for k, v in run.model.any_upstream.state_dict().items())
-    assert not any("upstream" in key for key in run.model.state_dict())
+    jobs: list[FinetuneJob] = []
+    original = FinetuneJob.begin
+
+    def spy(self: FinetuneJob, step: int) -> None:
+        jobs.append(self)
+        original(self, step)
+
+    monkeypatch.setattr(FinetuneJob, "begin", spy)
+    run(config)
+    after = jobs[0].model.any_upstream.state_dict()
+    fresh = experiment.build_recognizer(config, jobs[0].vocab).any_upstream.state_dict()
+    assert after
+    assert all(torch.equal(value, fresh[key]) for key, value in after.items())
+    assert not any("upstream" in key for key in jobs[0].model.state_dict())
 
 
 def test_learning_rate_grid(make_config: Make) -> None:

@@ -16,12 +16,13 @@ from torch import nn
 from sslbench.data.loading import AudioBatch
 from sslbench.data.manifests import open_manifest, write_manifest
 from sslbench.errors import CorruptFileError, SslbenchError
-from sslbench.pretrain import checkpoint
-from sslbench.pretrain.average import RunningAverage, average_between
 from sslbench.pretrain.batches import check_units, collate, majority_share
 from sslbench.pretrain.config import PretrainConfig
-from sslbench.pretrain.randomness import derive, seed_everything
-from sslbench.pretrain.schedule import Updater, batch_count, polynomial
+from sslbench.pretrain.optimizer import make_updater
+from sslbench.train import checkpoint
+from sslbench.train.average import RunningAverage, average_between
+from sslbench.train.randomness import derive, seed_everything
+from sslbench.train.schedule import batch_count, cosine, polynomial
 
 
 def snapshot(step: int) -> checkpoint.Snapshot:
@@ -108,15 +109,22 @@ def test_a_checkpoint_under_another_name_is_refused(tmp_path: Path) -> None:
 
 def test_batch_count_is_k2ssl_s(tmp_path: Path) -> None:
     base = config({**make_settings(tmp_path, tmp_path / "e")}, max_duration_s=600.0)
-    # reference/k2ssl.md §4: 8 GPUs at 600 s multiply by 8, so a schedule of 4,000 ends after 500 updates
-    assert batch_count(500, base, world_size=8) == 4000
-    assert batch_count(509, base, world_size=8) == 4000
-    assert batch_count(510, base, world_size=1) == 510
+    # k2SSL: 8 GPUs at 600 s multiply by 8, so a schedule of 4,000 ends after 500 updates
+    assert batch_count(500, base.update_s(world_size=8), 600.0) == 4000
+    assert batch_count(509, base.update_s(world_size=8), 600.0) == 4000
+    assert batch_count(510, base.update_s(world_size=1), 600.0) == 510
 
 
-def test_polynomial_warms_up_and_ends_at_zero(tmp_path: Path) -> None:
-    run = config(make_settings(tmp_path, tmp_path / "e"), max_steps=400, warmup_steps=32)
-    rates = [polynomial(step, run) for step in range(401)]
+def test_cosine_warms_up_and_ends_at_its_floor() -> None:
+    rates = [cosine(step, 100, 10) for step in range(101)]
+    assert rates[9] == rates[10] == 1.0 == max(rates)
+    assert rates[55] == pytest.approx(0.505)
+    assert rates[100] == pytest.approx(0.01)
+    assert [cosine(step, 100, 10, floor=1.0) for step in (0, 10, 60, 100)] == [0.1, 1.0, 1.0, 1.0]
+
+
+def test_polynomial_warms_up_and_ends_at_zero() -> None:
+    rates = [polynomial(step, 400, 32, 1.0) for step in range(401)]
     assert rates[31] == 1.0 == max(rates)
     assert rates[0] == pytest.approx(1 / 32)
     assert rates[216] == pytest.approx(0.5)
@@ -129,7 +137,7 @@ def test_eden_rates_are_the_published_ones(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    updater = Updater(model, config(settings), world_size=8)
+    updater = make_updater(model, config(settings), world_size=8)
     assert updater.lr == 0.0
     steps_per_epoch = 960 * 3600 / (600 * 8)
     updater.step(round(50 * steps_per_epoch), epoch=50)
@@ -141,7 +149,8 @@ def test_average_between_leaves_the_early_weights_out() -> None:
     running = RunningAverage({"w": torch.zeros(1), "n": torch.tensor(0)}, every=1)
     kept = {}
     for step, value in enumerate(values, 1):
-        running.update(value, step)
+        running.update(lambda now=value: now, step)
+        assert running.value is not None
         kept[step] = {name: t.clone() for name, t in running.value.items()}
     assert kept[10]["w"].item() == pytest.approx(5.5)
     between = average_between(kept[4], 4, kept[10], 10)

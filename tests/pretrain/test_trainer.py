@@ -18,9 +18,10 @@ from sslbench.checkpoint import UpstreamCheckpoint
 from sslbench.cli import main
 from sslbench.errors import SslbenchError
 from sslbench.io import read_json, read_jsonl
-from sslbench.pretrain import summary, update
+from sslbench.pretrain import summary
 from sslbench.pretrain.trainer import run
 from sslbench.report import store
+from sslbench.train import update
 
 
 @pytest.fixture(scope="module")

@@ -59,27 +59,35 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def close(self) -> None:
-        """Leave the process group."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
+
+def launched_as() -> tuple[int, int]:
+    """(rank, number of processes), as torchrun's environment variables say."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def leave() -> None:
+    """Leave the training that `join` joined."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def join(device: str) -> World:
     """Join the training that torchrun's environment variables describe, or train alone.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda", or one GPU as "cuda:N".
 
     Raises:
         SslbenchError: a GPU is asked for and there is none.
     """
-    if device == "cuda" and not torch.cuda.is_available():
+    if device.startswith("cuda") and not torch.cuda.is_available():
         raise SslbenchError("device: cuda is asked for but torch sees no GPU; see 'sslbench doctor'")
     gpu = torch.cuda.is_available() and device != "cpu"
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = launched_as()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    place = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
+    place = torch.device("cpu")
+    if gpu:
+        place = torch.device(device) if ":" in device else torch.device("cuda", local_rank)
     if gpu:
         torch.cuda.set_device(place)
     if size > 1 and not dist.is_initialized():

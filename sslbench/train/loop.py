@@ -1,0 +1,255 @@
+"""The training loop: step-based, resumable at any update, alone or under torchrun."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sslbench.checkpoint import load_strict
+from sslbench.errors import SslbenchError
+from sslbench.progress import Progress
+from sslbench.train import checkpoint
+from sslbench.train.average import RunningAverage
+from sslbench.train.dist import World
+from sslbench.train.job import Batch, Job
+from sslbench.train.logging import Curves, JsonLog, Meter
+from sslbench.train.settings import LoopSettings
+from sslbench.train.update import NotFiniteError, UpdateMaker, UpdateResult
+
+CHECKPOINTS, LOG = "checkpoints", "log.jsonl"
+
+
+class Trainer:
+    """The state of a run, and its loop."""
+
+    def __init__(self, job: Job[Any, Any], settings: LoopSettings, world: World) -> None:
+        self.job, self.settings, self.world = job, settings, world
+        self.exp = Path(settings.exp_dir)
+        self.average = RunningAverage(job.model.state_dict(), settings.average_every)
+        self.meter = Meter()
+        self.step = self.epoch = self.bad_updates = 0
+        self.saved_step = -1
+        self.wall_s = self.audio_s = 0.0
+        self.latest: dict[str, float] = {}  # train_loss, train_acc, dev_…
+        self._stop_signal: int | None = None
+
+    def fit(self) -> bool:
+        """Train to the last step, from the newest whole checkpoint.
+
+        Returns:
+            True when complete; False when SIGINT or SIGTERM asked to stop, and a checkpoint is saved.
+
+        Raises:
+            SslbenchError: no whole checkpoint, unfit data, or loss or gradient not finite.
+        """
+        self._resume()
+        self._ticked = time.monotonic()
+        settings = self.settings
+        self.job.begin(self.step)
+        self.maker = UpdateMaker(self.job, self.world, settings)
+        wanted = settings.tensorboard and self.world.is_main
+        self.curves = Curves(self.exp / "tensorboard", wanted, self.step)
+        try:
+            with self._heeding_signals(), Progress(self.job.name, settings.max_steps, self.step) as progress:
+                return self._loop(progress)
+        finally:
+            self.curves.close()
+
+    # --- loop
+
+    def _loop(self, progress: Progress) -> bool:
+        settings, stream = self.settings, self.job.stream.endless()
+        self.meter.restart_clock()
+        while self.step < settings.max_steps:
+            result = self._update(stream)
+            if self.world.is_main:
+                progress.advance(note=self._note())
+            if self._due(settings.valid_every):
+                self._validate()
+            stop = result is not None and result.stop and self.step < settings.max_steps
+            if self._due(settings.save_every) or stop:
+                self._save()
+            if stop:
+                self._say(f"stopped after step {self.step}; saved")
+                return False
+        self._tick()
+        if self.world.is_main:
+            facts = {"steps": self.step, "wall_s": round(self.wall_s, 3), "audio_s": self.audio_s}
+            self.job.finish({**facts, **self.latest})
+        self.world.wait()
+        return True
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.settings.max_steps
+
+    def _update(self, stream: Iterator[Any]) -> UpdateResult | None:
+        """One update; None when it was skipped for not being finite."""
+        batches = self._fetch(stream)
+        self.job.before_update(self.step)
+        try:
+            result = self.maker(self.step, batches, stop=self._stop_signal is not None)
+        except NotFiniteError as error:
+            self._skip(batches, error)
+            return None
+        self.step += 1
+        self.bad_updates = 0
+        self.average.update(self.job.model.state_dict, self.step)
+        self.audio_s += result.audio_s
+        self.meter.add(result.sums, result.audio_s)
+        if self._due(self.settings.log_every):
+            self._log(result)
+        return result
+
+    def _fetch(self, stream: Iterator[Any]) -> list[Batch[Any]]:
+        batches = []
+        for number in range(self.settings.accum):
+            began = time.monotonic()
+            raw = next(stream)
+            self.meter.wait_s += time.monotonic() - began
+            self.maker.seed_for(self.step, number)
+            batches.append(self.job.collate(raw))
+        self.epoch = batches[-1].epoch
+        if self.settings.utterance_log:
+            ids = [name for batch in batches for name in batch.ids]
+            self.utterances.write({"step": self.step + 1, "epoch": self.epoch, "ids": ids})
+        return batches
+
+    def _skip(self, batches: list[Batch[Any]], error: NotFiniteError) -> None:
+        """Go on without an update, a few times in a row where the job allows it."""
+        if not self.settings.bad_updates:
+            raise error
+        self.step += 1
+        self.bad_updates += 1
+        ids = [name for batch in batches for name in batch.ids]
+        self._write({"step": self.step, "event": "not finite, update skipped", "cuts": ids}, "event")
+        if self.bad_updates >= self.settings.bad_updates:
+            raise SslbenchError(f"{self.bad_updates} updates in a row were skipped; the last: {error}")
+
+    def _validate(self) -> None:
+        with torch.no_grad():
+            row = self.job.validate(self.step, self.maker.autocast)
+        if row:
+            self.latest.update(row)
+            self._write({"step": self.step, **row}, "dev")
+        self.meter.restart_clock()
+
+    # --- what is written
+
+    def _log(self, result: UpdateResult) -> None:
+        means, cost = self.meter.close()
+        self.latest.update({f"train_{name}": means[name] for name in ("loss", "acc") if name in means})
+        self._tick()
+        row = {
+            "step": self.step,
+            "epoch": self.epoch,
+            **means,
+            "lr": self.job.updater.lr,
+            "grad_norm": result.grad_norm,
+            **self.job.facts(self.step - 1),
+            "audio_hours": round(self.audio_s / 3600, 6),
+            "wall_s": round(self.wall_s, 2),
+            **cost,
+        }
+        self._write(row, "train")
+
+    def _write(self, row: dict[str, Any], group: str) -> None:
+        if self.world.is_main:
+            self.log.write(row)
+            self.curves.write(row, group)
+
+    def _say(self, text: str) -> None:
+        if self.world.is_main:
+            print(f"{self.exp}: {text}", file=sys.stderr)
+
+    def _note(self) -> str:
+        shown = ("train_loss", "train_acc")
+        notes = [name for name in self.latest if name in shown or name.startswith("dev_")]
+        return " ".join(f"{name} {self.latest[name]:.3f}" for name in notes)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.wall_s, self._ticked = self.wall_s + now - self._ticked, now
+
+    # --- state
+
+    def _save(self) -> None:
+        """Write a checkpoint of the present step, unless it is already there."""
+        if self.saved_step == self.step:
+            return
+        self._tick()
+        ranks = self.world.gather(self.job.rank_state())
+        if self.world.is_main:
+            state = {
+                "job": self.job.state(),
+                "ranks": ranks,
+                "updater": self.job.updater.state_dict(),
+                "data": self.job.stream.state_dict(),
+                "sums": self.meter.sums,
+                "bad_updates": self.bad_updates,
+                "wall_s": self.wall_s,
+                "audio_s": self.audio_s,
+                "latest": self.latest,
+            }
+            facts = {"world_size": self.world.size, "audio_hours": self.audio_s / 3600, **self.latest}
+            model = self.job.model.state_dict()
+            snapshot = checkpoint.Snapshot(self.step, model, self.average.value, state, facts)
+            checkpoint.save(self.exp / CHECKPOINTS, snapshot, self.settings.keep_last)
+        self.saved_step = self.step
+        self.world.wait()
+
+    def _resume(self) -> None:
+        """Go to the newest whole checkpoint, if there is one, and drop what was logged after it."""
+        root = self.exp / CHECKPOINTS
+        found = checkpoint.newest_good(root) if self.world.is_main else None
+        step = self.world.share(-1 if found is None else found)
+        if step >= 0:
+            self._restore(checkpoint.load(checkpoint.folder_of(root, step)))
+            self._say(f"going on after step {step}")
+        self.log = JsonLog(self.exp / LOG)
+        self.utterances = JsonLog(self.exp / f"utterances-{self.world.rank}.jsonl")
+        if self.world.is_main:
+            self.log.rewind(self.step)
+        self.utterances.rewind(self.step)
+
+    def _restore(self, snapshot: checkpoint.Snapshot) -> None:
+        state, job = snapshot.trainer, self.job
+        where = str(checkpoint.folder_of(self.exp / CHECKPOINTS, snapshot.step))
+        job.stream.load_state_dict(state["data"])
+        load_strict(job.model, snapshot.model, where)
+        self.average.load(snapshot.average)
+        job.load_rank_state(state["ranks"][self.world.rank])
+        job.load_state(state["job"])
+        job.updater.load_state_dict(state["updater"])
+        self.step = self.saved_step = snapshot.step
+        self.epoch = state["data"]["epoch"]
+        self.bad_updates = state["bad_updates"]
+        self.meter.sums = dict(state["sums"])
+        self.wall_s, self.audio_s = state["wall_s"], state["audio_s"]
+        self.latest = dict(state["latest"])
+
+    # --- being asked to stop
+
+    @contextmanager
+    def _heeding_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+            yield
+            return
+        previous = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _ask_to_stop(self, number: int, _: Any) -> None:
+        if self._stop_signal is not None:  # asked twice: at once, without saving
+            raise KeyboardInterrupt
+        self._stop_signal = number
