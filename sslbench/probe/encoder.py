@@ -20,10 +20,19 @@ class Encoder:
     (s3prl/upstream/interfaces.py, `tolist`), whose protocol this engine follows.
     """
 
-    def __init__(self, upstream: nn.Module, device: str = "cpu") -> None:
-        """Take over an upstream. Raises `SslbenchError` when its layers differ in shape."""
+    def __init__(self, upstream: nn.Module, device: str = "cpu", precision: str = "fp32") -> None:
+        """Take over an upstream.
+
+        Args:
+            upstream: any that keeps the contract.
+            device: where it runs.
+            precision: "bf16" runs it under autocast; features stay float32.
+
+        Raises:
+            SslbenchError: its layers differ in shape.
+        """
         self.upstream = upstream.to(device).eval().requires_grad_(False)
-        self.device = device
+        self.device, self.precision = device, precision
         rate: Any = upstream.get_downsample_rates
         self.stride = int(rate("hidden_states"))
         probe = self._states([torch.zeros(SAMPLE_RATE_HZ // 2)])
@@ -46,7 +55,8 @@ class Encoder:
         return [states[:, i, : self.num_frames(len(wav))] for i, wav in enumerate(wavs)]
 
     def _states(self, wavs: list[torch.Tensor]) -> list[torch.Tensor]:
-        with torch.inference_mode():
+        bf16 = torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.inference_mode(), bf16:
             states: list[torch.Tensor] = list(
                 self.upstream([w.to(self.device) for w in wavs])["hidden_states"]
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sslbench import config
 from sslbench.errors import SslbenchError
@@ -24,7 +24,9 @@ class Protocol:
     batch_clips: int = 32
     """Clips per update; the official micro-batches times their accumulation."""
     lr_grid: list[float] = field(default_factory=lambda: [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
-    """Learning rates of Adam; the best on dev is reported."""
+    """Learning rates; the best on dev is reported."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """torch's, with its defaults but for the learning rate."""
     grad_clip: float = 1.0
     """Gradient norm bound."""
     eval_every: int = 4_000
@@ -33,6 +35,9 @@ class Protocol:
     """Batches of clips of similar length, in random order of batches."""
     max_train_clip_s: float | None = None
     """Longer training clips are cut to this."""
+    early_stop: bool = False
+    """Stop a grid point whose best dev score is worse than what the leader had at a quarter of the steps
+    so far (from a quarter of all steps on); never in tier `full`."""
     train_hours: float | None = None
     """Use at most this much, spread over the speakers by a seeded choice; None uses all."""
     dev_hours: float | None = None

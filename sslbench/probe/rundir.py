@@ -1,4 +1,4 @@
-"""A probe run on disk: EXP/<task>/{run.json, lr-*/…}; a learning rate is finished or absent."""
+"""A probe run on disk: EXP/<task>/{run.json, [fold/]lr-*/…}; units are finished or absent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sslbench.errors import SslbenchError
 from sslbench.io import atomic_path, read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from sslbench.probe.task import Prediction
-from sslbench.probe.train import Candidate
+from sslbench.probe.train import Point
 
 RUN, DONE = "run.json", "done.json"
 
@@ -30,7 +30,7 @@ class RunDir:
         """Start or go on with a run.
 
         Args:
-            identity: everything that decides a single learning rate's result.
+            identity: everything that decides a single unit's result.
             facts: what the row also needs to be rebuilt from the folder.
 
         Raises:
@@ -54,37 +54,42 @@ class RunDir:
         content: dict[str, Any] = read_json(self.folder / RUN)
         return content
 
-    def lr_folder(self, lr: float) -> Path:
-        """The folder of one learning rate."""
-        return self.folder / f"lr-{lr!r}"
+    def lr_folder(self, lr: float, fold: str = "") -> Path:
+        """The folder of one unit: a grid point (of a fold)."""
+        return self.folder / fold / f"lr-{lr!r}"
 
-    def finished(self) -> dict[float, dict[str, Any]]:
-        """`done.json` of every finished learning rate."""
-        found = [read_json(path) for path in sorted(self.folder.glob(f"lr-*/{DONE}"))]
+    def finished(self, fold: str = "") -> dict[float, dict[str, Any]]:
+        """`done.json` of every finished unit of a fold, by grid point."""
+        found = [read_json(path) for path in sorted((self.folder / fold).glob(f"lr-*/{DONE}"))]
         return {float(done["lr"]): done for done in found}
 
-    def finish(self, candidate: Candidate, test: list[Prediction], cost: dict[str, float]) -> None:
-        """Write everything of one learning rate; `done.json` comes last."""
+    def finish(self, point: Point, fold: str, cost: dict[str, float]) -> None:
+        """Write everything of one unit; `done.json` comes last."""
         from safetensors.torch import save_file
 
-        folder = self.lr_folder(candidate.lr)
+        folder = self.lr_folder(point.value, fold)
         folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(folder / "dev.jsonl", candidate.best_dev)
-        write_predictions(folder / "test.jsonl", test)
-        write_json(folder / "layer_weights.json", candidate.probe.layer_shares())
-        write_jsonl(folder / "curve.jsonl", candidate.curve)
-        with atomic_path(folder / "probe.safetensors") as temporary:
-            save_file({name: value.contiguous() for name, value in candidate.best_state.items()}, temporary)
-        done = {
-            "lr": candidate.lr,
-            "best_step": candidate.best_step,
-            "skipped_updates": candidate.skipped_updates,
+        write_predictions(folder / "dev.jsonl", point.best_dev)
+        write_predictions(folder / "test.jsonl", point.test)
+        if point.test_selected:
+            write_predictions(folder / "test_selected.jsonl", point.test_selected)
+        write_json(folder / "layer_weights.json", point.layer_shares)
+        write_jsonl(folder / "curve.jsonl", point.curve)
+        if point.best_state:
+            with atomic_path(folder / "probe.safetensors") as temporary:
+                save_file({name: value.contiguous() for name, value in point.best_state.items()}, temporary)
+        done: dict[str, Any] = {
+            "lr": point.value,
+            "fold": fold,
+            "best_step": point.best_step,
+            "skipped_updates": point.skipped_updates,
+            "stopped_at": point.stopped_at,
         }
         write_json(folder / DONE, {**done, "cost": cost})
 
-    def predictions(self, lr: float, part: str) -> list[Prediction]:
-        """The answers of a finished learning rate on "dev" or "test"."""
-        return [Prediction(**row) for row in read_jsonl(self.lr_folder(lr) / f"{part}.jsonl")]
+    def predictions(self, lr: float, part: str, fold: str = "") -> list[Prediction]:
+        """The rows of a finished unit on "dev", "test", or (some tasks) "test_selected"."""
+        return [Prediction(**row) for row in read_jsonl(self.lr_folder(lr, fold) / f"{part}.jsonl")]
 
     def drop_cache(self) -> None:
         """Remove the features, which can be computed again."""
@@ -92,5 +97,5 @@ class RunDir:
 
 
 def write_predictions(path: Path, rows: list[Prediction]) -> None:
-    """One JSON line per clip: id, hyp, ref, speaker."""
+    """One JSON line per clip (or trial): id, hyp, ref, speaker."""
     write_jsonl(path, [vars(row) for row in rows])

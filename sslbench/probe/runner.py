@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import nn
 
-from sslbench import __version__, provenance
-from sslbench.config import to_dict
 from sslbench.errors import SslbenchError
 from sslbench.io import sha256_json
 from sslbench.probe.encoder import Encoder
+from sslbench.probe.estimate import announce
+from sslbench.probe.grid import FrameGrid, Grid
+from sslbench.probe.plan import Plan, audio_digest, identity, make_plan
+from sslbench.probe.pooled import PooledGrid
+from sslbench.probe.row import task_row
 from sslbench.probe.rundir import RunDir
-from sslbench.probe.score import Scored, score_run
-from sslbench.probe.store import open_store
-from sslbench.probe.task import PARTS, Example, ProbeTask, limited
-from sslbench.probe.train import GridTrainer, candidates
-from sslbench.report.schema import Data, ResultRow
-from sslbench.report.store import make_row, row_path
+from sslbench.probe.score import score_run
+from sslbench.probe.store import CachedStore, LiveStore, Store, cache_bytes
+from sslbench.probe.task import Example, ProbeTask, UntrainedTask
+from sslbench.probe.train import Fold, GridTrainer, Point
+from sslbench.probe.utterance import MeanHead, UtteranceTask
+from sslbench.report.schema import ResultRow
 
 
 @dataclass
@@ -31,7 +33,7 @@ class ProbeSettings:
     """What a probe run is given besides the upstream."""
 
     data: Path
-    """Corpus folder with manifests."""
+    """Corpus folder with manifests, or the root of a task's official layout."""
     exp: Path
     """Experiment folder; each task has its own below."""
     results: Path
@@ -47,7 +49,11 @@ class ProbeSettings:
     keep_cache: bool = False
     """Keep the features of finished tasks."""
     device: str = "cpu"
-    """Where the upstream runs."""
+    """Where upstream and heads run."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the upstream's computation; the row says so."""
+    cache_precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Of frame features on disk; the row says so. Means are always float32."""
 
 
 @dataclass(frozen=True)
@@ -74,127 +80,108 @@ def run_task(
     Raises:
         SslbenchError: unusable data, or the folder holds another run.
     """
-    if settings.lrs:
+    if settings.lrs and not isinstance(task, UntrainedTask):
         task.protocol = replace(task.protocol, lr_grid=settings.lrs)
-    grid = sorted(set(task.protocol.lr_grid), reverse=True)
     run = RunDir(settings.exp / task.name)
-    examples, parts = _examples(task, settings)
+    plan = make_plan(task, settings.data, settings.seed)
     upstream = load()
-    encoder = Encoder(upstream, settings.device)
-    identity = _identity(task, examples, parts, encoder, named, settings)
-    run.claim(identity, {"task": task.name, "tier": task.tier, "lr_grid": grid})
-    _train_missing(run, task, grid, examples, parts, encoder, settings, sha256_json(identity))
+    encoder = Encoder(upstream, settings.device, settings.precision)
+    grid = _grid(task, encoder)
+    known = identity(task, plan, audio_digest(plan.examples), grid)
+    known |= {
+        "upstream": named.upstream,
+        "weights": encoder.fingerprint(),
+        "seed": settings.seed,
+        "precision": [settings.precision, settings.cache_precision],
+    }
+    run.claim(known, {"task": task.name, "tier": task.tier, "lr_grid": grid, "folds": list(plan.folds)})
+    _train_missing(run, task, grid, plan, encoder, settings, sha256_json(known))
     scored = score_run(run, task, grid)
     if not settings.keep_cache:
         run.drop_cache()
-    return _row(task, run, scored, upstream, named, settings, identity, [examples[n] for n in parts["test"]])
+    return task_row(task, run, scored, upstream, named, settings, known, plan)
 
 
-def _examples(task: ProbeTask, settings: ProbeSettings) -> tuple[list[Example], dict[str, list[int]]]:
-    """All examples in one list, and the numbers of each part in it."""
-    prepared = task.prepare(settings.data)
-    examples: list[Example] = []
-    parts: dict[str, list[int]] = {}
-    for part in PARTS:
-        kept = limited(prepared[part], task.protocol.hours(part), settings.seed)
-        if part == "train":
-            kept = [_shortened(example, task.protocol.max_train_clip_s, settings.seed) for example in kept]
-        parts[part] = list(range(len(examples), len(examples) + len(kept)))
-        examples += kept
-    return examples, parts
-
-
-def _shortened(example: Example, longest_s: float | None, seed: int) -> Example:
-    """A training clip cut to the protocol's length, at a place that depends on seed and id."""
-    if longest_s is None or example.cut.duration <= longest_s:
-        return example
-    share = int(sha256_json([seed, example.id])[:8], 16) / 0xFFFFFFFF
-    offset = round(share * (example.cut.duration - longest_s), 4)
-    return replace(example, cut=example.cut.truncate(offset=offset, duration=longest_s, preserve_id=True))
-
-
-def _identity(
-    task: ProbeTask, examples: list[Example], parts: dict[str, list[int]],
-    encoder: Encoder, named: Named, settings: ProbeSettings,
-) -> dict[str, Any]:  # fmt: skip
-    protocol = to_dict(task.protocol)
-    protocol.pop("lr_grid")
-    data = [
-        [part, [[e.id, e.cut.start, e.cut.duration, e.reference] for e in (examples[n] for n in parts[part])]]
-        for part in PARTS
-    ]
-    return {
-        "upstream": named.upstream,
-        "weights": encoder.fingerprint(),
-        "tier": task.tier,
-        "protocol": protocol,
-        "labels": sha256_json(task.facts()),
-        "data": sha256_json(data),
-        "seed": settings.seed,
-        "version": __version__,
-    }
+def _grid(task: ProbeTask, encoder: Encoder) -> list[float]:
+    values = task.choices(encoder.layers) if isinstance(task, UntrainedTask) else task.protocol.lr_grid
+    return sorted(set(values), reverse=True)
 
 
 def _train_missing(
-    run: RunDir, task: ProbeTask, grid: list[float], examples: list[Example], parts: dict[str, list[int]],
-    encoder: Encoder, settings: ProbeSettings, key: str,
+    run: RunDir, task: ProbeTask, grid: list[float], plan: Plan, encoder: Encoder, settings: ProbeSettings,
+    key: str,
 ) -> None:  # fmt: skip
-    missing = [lr for lr in grid if lr not in run.finished()]
-    if not missing:
-        print(f"{task.name}: all {len(grid)} learning rates are finished in {run.folder}")
+    missing = {fold: [v for v in grid if v not in run.finished(fold)] for fold in plan.folds}
+    left = sum(map(len, missing.values()))
+    if not left:
+        print(f"{task.name}: all {len(grid) * len(plan.folds)} units are finished in {run.folder}")
         return
+    announce(task, plan, encoder, settings, left, len(grid) * len(plan.folds))
     started = time.monotonic()
-    store = open_store(run.cache, examples, encoder, task.pooled, key, int(settings.cache_gb * 1e9))
+    store = open_store(run, task, plan.examples, encoder, settings, key)
     features_s = time.monotonic() - started
     good = store.readable()
-    usable = {part: [n for n in numbers if good[n]] for part, numbers in parts.items()}
-    trainer = GridTrainer(task, store, examples, usable)
-    tried = candidates(task, missing, store.layers, store.dim, settings.seed)
-    trainer.train(tried, settings.seed)
-    for candidate in tried:
-        candidate.probe.load_state_dict(candidate.best_state)
-    tests = trainer.predict([candidate.probe for candidate in tried], "test")
-    wall_s = time.monotonic() - started
-    cost = {"wall_s": wall_s / len(tried), "features_s": features_s / len(tried)}
-    cost["peak_mem_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    cost["params_trainable"] = float(sum(p.numel() for p in tried[0].probe.parameters()))
-    for candidate, rows in zip(tried, tests, strict=True):
-        run.finish(candidate, rows, cost)
+    for name, values in missing.items():
+        if not values:
+            continue
+        began = time.monotonic()
+        parts = {part: [n for n in numbers if good[n]] for part, numbers in plan.folds[name].items()}
+        points = _solve(task, Fold(name, plan.examples, parts), store, values, settings)
+        cost = {
+            "wall_s": (time.monotonic() - began) / len(values) + features_s / left,
+            "features_s": features_s / left,
+            "peak_mem_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
+            "params_trainable": float(sum(v.numel() for v in points[0].best_state.values())),
+        }
+        for point in points:
+            run.finish(point, name, cost)
 
 
-def _row(
-    task: ProbeTask, run: RunDir, scored: Scored, upstream: nn.Module, named: Named, settings: ProbeSettings,
-    identity: dict[str, Any], test: list[Example],
-) -> ResultRow:  # fmt: skip
-    costs = [done["cost"] for lr, done in run.finished().items() if lr in scored.search.lr_grid]
-    custom = test[0].cut.custom or {}
-    chosen = run.lr_folder(scored.search.lr)
-    row_folder = row_path(settings.results, named.system, task.name).parent
-    files = {"predictions": "test.jsonl", "layer_weights": "layer_weights.json", "curve": "curve.jsonl"}
-    return make_row(
-        system=named.system,
-        upstream=named.upstream,
-        evaluation=task.name,
-        tier=task.tier,
-        weights=str(getattr(upstream, "weights", "random")),
-        weights_sha256=cast(str | None, getattr(upstream, "weights_sha256", None)),
-        data=Data(
-            corpus=str(custom.get("corpus", settings.data.resolve().name)),
-            split=str(task.settings.get("test_name", "test")),
-            synthetic=bool(custom.get("synthetic", False)),
-            hours=sum(e.cut.duration for e in test) / 3600,
-        ),
-        metrics=scored.metrics,
-        cost={
-            "wall_s": sum(c["wall_s"] for c in costs),
-            "features_s": sum(c["features_s"] for c in costs),
-            "peak_mem_bytes": max(c["peak_mem_bytes"] for c in costs),
-            "params_trainable": costs[0]["params_trainable"],
-        },
-        search=scored.search,
-        artifacts={name: os.path.relpath(chosen / file, row_folder) for name, file in files.items()},
-        provenance=provenance.collect(sha256_json(identity), identity["data"], settings.seed),
-    )
+def open_store(
+    run: RunDir, task: ProbeTask, examples: list[Example], encoder: Encoder, settings: ProbeSettings, key: str
+) -> Store:
+    """A cache when it fits into the limit, else features computed anew for every batch."""
+    precision = settings.cache_precision
+    wanted = cache_bytes(examples, encoder, task.pooled, precision)
+    if wanted > settings.cache_gb * 1e9:
+        print(f"features: {wanted / 1e9:.1f} GB are above the cache limit; they are computed for each batch")
+        return LiveStore(examples, encoder, task.pooled, run.folder / "skipped.jsonl", task.waveform)
+    return CachedStore(
+        run.cache, examples, encoder, task.pooled, key, precision=precision, waveform=task.waveform,
+        progress=f"{task.name}: features",
+    )  # fmt: skip
+
+
+def _solve(
+    task: ProbeTask, fold: Fold, store: Store, values: list[float], settings: ProbeSettings
+) -> list[Point]:
+    points = [Point(value) for value in values]
+    if isinstance(task, UntrainedTask):
+        fold.check(task.name, ("dev", "test"))
+        for point in points:
+            _answer(task, fold, store, point)
+        return points
+    grid = make_grid(task, store, fold.examples, values, settings.seed, settings.device)
+    GridTrainer(task, fold, grid, points).train(settings.seed)
+    return points
+
+
+def _answer(task: UntrainedTask, fold: Fold, store: Store, point: Point) -> None:
+    for part in ("dev", "test"):
+        rows = task.answer(part, fold.of(part), store, fold.parts[part], point.value)
+        setattr(point, "best_dev" if part == "dev" else "test", rows)
+    point.best_score = task.selection(point.best_dev)
+    point.layer_shares = task.layer_shares(store.layers, point.value)
+    point.curve = [{"step": 0, "dev": point.best_score}]
+
+
+def make_grid(
+    task: ProbeTask, store: Store, examples: Any, lrs: list[float], seed: int, device: str = "cpu"
+) -> Grid:
+    """The stacked computation where the head allows it, else K probes over shared batches."""
+    if isinstance(task, UtteranceTask) and type(task.head(store.dim)) is MeanHead:
+        return PooledGrid(task, store, examples, lrs, seed, device)
+    return FrameGrid(task, store, examples, lrs, seed, device)
 
 
 def upstream_loader(name: str, ckpt: Path | None) -> Callable[[], nn.Module]:

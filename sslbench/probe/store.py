@@ -1,141 +1,55 @@
-"""Features for training: computed once and kept, or computed anew when they would not fit.
+"""Features for training: computed once and kept in shards, or computed anew when they would not fit.
 
-Both stores give the same numbers for the same clips, so the choice changes cost only.
+Both stores give the same numbers for the same clips (up to the cache's number format, which rows state),
+so the choice changes cost only.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import torch
-from lhotse import CutSet
-from numpy.typing import NDArray
+from lhotse.cut import Cut
 
-from sslbench.data.loading import BatchLoader, SkipLog, read_cut
+from sslbench.data.loading import AudioBatch, SkipLog, read_batch, read_cut
 from sslbench.errors import SslbenchError
-from sslbench.io import read_json, write_json
 from sslbench.probe.encoder import Encoder
+from sslbench.probe.shards import Shards
 from sslbench.probe.task import Example
-from sslbench.progress import Progress
 
 BATCH_DURATION_S = 60.0
 SPARE_BYTES = 1 << 30
+LIMIT_SHARE = 0.01  # of clips that may be unreadable
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Waveform = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Store(Protocol):
+class Store(ABC):
     """Features by example number."""
 
     layers: int
     dim: int
 
+    @abstractmethod
     def readable(self) -> list[bool]:
         """Which examples have features; the others were skipped and named."""
-        ...
+
+    @abstractmethod
+    def clips(self, numbers: Sequence[int]) -> list[torch.Tensor]:
+        """(L, F, D) float32 of each example; a pooled store has F = 1."""
+
+    def clip(self, number: int) -> torch.Tensor:
+        """(L, F, D) float32 of one example."""
+        return self.clips([number])[0]
 
     def batch(self, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """(L, B, F, D) zero-padded features and (B,) frame counts."""
-        ...
-
-
-class CachedStore:
-    """All features in one memory-mapped float32 file, written in one pass over the audio.
-
-    With `pooled` a clip is a single frame, its mean over time: for a head that is linear up to a mean,
-    training on it is the same mathematics as training on all frames.
-    """
-
-    def __init__(
-        self, folder: Path, examples: Sequence[Example], encoder: Encoder, pooled: bool, key: str
-    ) -> None:
-        """Open a finished cache with this key, or fill one.
-
-        Raises:
-            SslbenchError: the disk is too small, or too many clips are unreadable.
-        """
-        self.layers, self.dim, self.pooled = encoder.layers, encoder.dim, pooled
-        frames = [1 if pooled else encoder.num_frames(e.cut.num_samples) for e in examples]
-        sizes = np.array(frames, dtype=np.int64) * self.layers * self.dim
-        self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes)])
-        data, index = folder / "features.f32", folder / "index.json"
-        stored = read_json(index) if index.is_file() else {}
-        done = (
-            data.is_file() and stored.get("key") == key and data.stat().st_size == 4 * int(self.offsets[-1])
-        )
-        if done:
-            self.lens = np.array(stored["lens"], dtype=np.int64)
-            self.values = np.memmap(data, np.float32, "r", shape=(int(self.offsets[-1]),))
-            return
-        self.lens = np.zeros(len(examples), dtype=np.int64)
-        _check_disk(folder, 4 * int(self.offsets[-1]))
-        index.unlink(missing_ok=True)
-        self.values = np.memmap(data, np.float32, "w+", shape=(int(self.offsets[-1]),))
-        self._fill(examples, encoder, SkipLog(folder.parent / "skipped.jsonl"))
-        self.values.flush()
-        write_json(index, {"key": key, "lens": self.lens.tolist()})
-
-    def _fill(self, examples: Sequence[Example], encoder: Encoder, skips: SkipLog) -> None:
-        numbers = {example.id: number for number, example in enumerate(examples)}
-        if len(numbers) != len(examples):
-            raise SslbenchError("probe: two examples share an id; cut ids must be unique within a corpus")
-        loader = BatchLoader(CutSet.from_cuts([e.cut for e in examples]), BATCH_DURATION_S, skip_log=skips)
-        with Progress("features", len(examples)) as progress:
-            for batch in loader.epoch(0):
-                wavs = [wav[: int(n)] for wav, n in zip(batch.audio, batch.audio_lens, strict=True)]
-                for cut, states in zip(batch.cuts, encoder.encode(wavs), strict=True):
-                    self._put(numbers[cut.id], states)
-                progress.advance(len(batch))
-
-    def _put(self, number: int, states: torch.Tensor) -> None:
-        if self.pooled:
-            states = states.mean(dim=1, keepdim=True)
-        start, end = self.offsets[number], self.offsets[number + 1]
-        block = self.values[start:end].reshape(self.layers, -1, self.dim)
-        # a file may be a few samples off its manifest
-        frames = min(states.shape[1], block.shape[1])
-        block[:, :frames] = states[:, :frames].numpy()
-        self.lens[number] = frames
-
-    def readable(self) -> list[bool]:
-        return [bool(n) for n in self.lens > 0]
-
-    def batch(self, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        lens = torch.from_numpy(self.lens[list(numbers)])
-        padded = torch.zeros(self.layers, len(numbers), int(lens.max()), self.dim)
-        for row, number in enumerate(numbers):
-            block = self.values[self.offsets[number] : self.offsets[number + 1]]
-            frames = int(self.lens[number])
-            whole = block.reshape(self.layers, -1, self.dim)[:, :frames]
-            padded[:, row, :frames] = torch.from_numpy(whole.copy())
-        return padded, lens
-
-
-class LiveStore:
-    """Features computed when asked for: no disk, one upstream pass per batch for the whole lr grid."""
-
-    def __init__(self, examples: Sequence[Example], encoder: Encoder, pooled: bool, skips: SkipLog) -> None:
-        """Check that every clip can be read (headers and samples once, no upstream)."""
-        self.examples, self.encoder, self.pooled = examples, encoder, pooled
-        self.layers, self.dim = encoder.layers, encoder.dim
-        bad = BatchLoader(CutSet.from_cuts([e.cut for e in examples]), BATCH_DURATION_S, skip_log=skips)
-        self._good = {cut.id for batch in bad.epoch(0) for cut in batch.cuts}
-
-    def readable(self) -> list[bool]:
-        return [example.id in self._good for example in self.examples]
-
-    def batch(self, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        clips: list[torch.Tensor] = []
-        wavs: list[torch.Tensor] = []
-        for number in numbers:
-            wavs.append(read_cut(self.examples[number].cut))
-            if sum(map(len, wavs)) / 16_000 >= BATCH_DURATION_S:
-                clips, wavs = clips + self.encoder.encode(wavs), []
-        clips += self.encoder.encode(wavs) if wavs else []
-        if self.pooled:
-            clips = [clip.mean(dim=1, keepdim=True) for clip in clips]
+        clips = self.clips(numbers)
         lens = torch.tensor([clip.shape[1] for clip in clips])
         padded = torch.zeros(self.layers, len(clips), int(lens.max()), self.dim)
         for row, clip in enumerate(clips):
@@ -143,22 +57,160 @@ class LiveStore:
         return padded, lens
 
 
-def cache_bytes(examples: Sequence[Example], encoder: Encoder, pooled: bool) -> int:
-    """The size that a cache of these examples would have."""
+class CachedStore(Store):
+    """All features on disk, written in one pass over the audio, shard by shard.
+
+    With `pooled` a clip is a single frame, its mean over time: for a head that is linear up to a mean,
+    training on it is the same mathematics as training on all frames. A killed pass goes on at the first
+    shard that is missing; a cache with another key is not used.
+    """
+
+    def __init__(
+        self, folder: Path, examples: Sequence[Example], encoder: Encoder, pooled: bool, key: str,
+        *, precision: str = "fp32", waveform: Waveform | None = None, progress: str = "features",
+    ) -> None:  # fmt: skip
+        """Open a finished cache with this key, or fill one.
+
+        Args:
+            folder: of the shards.
+            examples: all clips; numbers are positions in here.
+            encoder: gives the features.
+            pooled: keep means over time.
+            key: of weights, data, code and settings.
+            precision: number format of unpooled features on disk (means stay float32).
+            waveform: the task's treatment of a clip.
+            progress: what the progress line says.
+
+        Raises:
+            SslbenchError: the disk is too small, or too many clips are unreadable.
+        """
+        self.layers, self.dim = encoder.layers, encoder.dim
+        frame_bytes = self.layers * self.dim * (4 if pooled else DTYPES[precision].itemsize)
+        sizes = [frame_bytes * (1 if pooled else encoder.num_frames(e.cut.num_samples) + 1) for e in examples]
+        self._shards = Shards(folder, key, sizes, [e.cut.duration for e in examples])
+        if self._shards.missing():
+            _check_disk(folder, sum(sizes[n] for shard in self._shards.missing() for n in shard.numbers))
+            dtype = torch.float32 if pooled else DTYPES[precision]
+            skips = SkipLog(folder.parent / "skipped.jsonl", limit_share=1.0)
+            source = _Source(examples, encoder, pooled, waveform, skips)
+            self._shards.fill(lambda numbers: source.features(numbers, dtype), progress)
+        self._good = [length > 0 for length in self._shards.lens()]
+        _check_share(self._good, folder.parent / "skipped.jsonl")
+
+    def readable(self) -> list[bool]:
+        return self._good
+
+    def clips(self, numbers: Sequence[int]) -> list[torch.Tensor]:
+        return [self._shards.values(n).view(self.layers, -1, self.dim).float() for n in numbers]
+
+
+class LiveStore(Store):
+    """Features computed when asked for: no disk, one upstream pass per batch for the whole grid."""
+
+    def __init__(
+        self, examples: Sequence[Example], encoder: Encoder, pooled: bool, skipped: Path,
+        waveform: Waveform | None = None,
+    ) -> None:  # fmt: skip
+        """Check that every clip can be read (headers and samples once, no upstream)."""
+        self.examples, self.encoder, self.pooled, self.waveform = examples, encoder, pooled, waveform
+        self.layers, self.dim = encoder.layers, encoder.dim
+        skips = SkipLog(skipped, limit_share=1.0)
+        batches = _read_ahead(([n] for n in range(len(examples))), examples)
+        self._good = [bool(batch.cuts) for batch in (_logged(b, skips) for b in batches)]
+        _check_share(self._good, skipped)
+
+    def readable(self) -> list[bool]:
+        return self._good
+
+    def clips(self, numbers: Sequence[int]) -> list[torch.Tensor]:
+        clips: list[torch.Tensor] = []
+        wavs: list[torch.Tensor] = []
+        for number in numbers:
+            wav = read_cut(self.examples[number].cut)
+            wavs.append(self.waveform(wav) if self.waveform else wav)
+            if sum(map(len, wavs)) / 16_000 >= BATCH_DURATION_S:
+                clips, wavs = clips + self.encoder.encode(wavs), []
+        clips += self.encoder.encode(wavs) if wavs else []
+        return [clip.mean(dim=1, keepdim=True) for clip in clips] if self.pooled else clips
+
+
+class _Source:
+    """Audio to features, in batches of about `BATCH_DURATION_S`, reading one batch ahead."""
+
+    def __init__(
+        self, examples: Sequence[Example], encoder: Encoder, pooled: bool, waveform: Waveform | None,
+        skips: SkipLog,
+    ) -> None:  # fmt: skip
+        self.examples, self.encoder, self.pooled, self.waveform = examples, encoder, pooled, waveform
+        self.skips = skips
+
+    def features(self, numbers: Sequence[int], dtype: torch.dtype) -> Iterator[tuple[int, torch.Tensor]]:
+        """(number, (L, F, D)) of every readable example."""
+        groups = _groups(numbers, self.examples)
+        for group, batch in zip(groups, _read_ahead(groups, self.examples), strict=True):
+            wavs = [wav[: int(n)] for wav, n in zip(batch.audio, batch.audio_lens, strict=True)]
+            wavs = [self.waveform(wav) for wav in wavs] if self.waveform else wavs
+            _logged(batch, self.skips)
+            by_id = {self.examples[n].id: n for n in group}
+            for cut, states in zip(batch.cuts, self.encoder.encode(wavs) if wavs else [], strict=True):
+                kept = states.mean(dim=1, keepdim=True) if self.pooled else states
+                if dtype == torch.float16 and float(kept.abs().max()) > torch.finfo(dtype).max:
+                    raise SslbenchError(f"{cut.id}: features exceed float16; use --cache_precision bf16")
+                yield by_id[str(cut.id)], kept.to(dtype)
+
+
+def _groups(numbers: Sequence[int], examples: Sequence[Example]) -> list[list[int]]:
+    """Consecutive numbers whose padded audio is at most `BATCH_DURATION_S`."""
+    groups: list[list[int]] = []
+    longest_s = 0.0
+    for number in numbers:
+        longest_s = max(longest_s, examples[number].cut.duration)
+        if not groups or longest_s * (len(groups[-1]) + 1) > BATCH_DURATION_S:
+            groups.append([])
+            longest_s = examples[number].cut.duration
+        groups[-1].append(number)
+    return groups
+
+
+def _read_ahead(
+    groups: Sequence[list[int]] | Iterator[list[int]], examples: Sequence[Example]
+) -> Iterator[AudioBatch]:
+    """The audio of each group; the next one is read while the caller works."""
+
+    def cuts(group: list[int]) -> list[Cut]:
+        return [examples[n].cut for n in group]
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for position, group in enumerate(groups):
+            coming = pool.submit(read_batch, 0, position, cuts(group))
+            if waiting is not None:
+                yield waiting.result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting.result()
+
+
+def _logged(batch: AudioBatch, skips: SkipLog) -> AudioBatch:
+    skips.saw(len(batch) + len(batch.skipped))
+    for cut_id, reason in batch.skipped:
+        skips.add(cut_id, reason)
+    return batch
+
+
+def _check_share(good: Sequence[bool], skipped: Path) -> None:
+    bad = len(good) - sum(good)
+    if bad > LIMIT_SHARE * len(good):
+        raise SslbenchError(
+            f"{bad} of {len(good)} clips could not be used, more than the limit of {LIMIT_SHARE:.0%}; "
+            f"all are named in {skipped}; mend or remove them"
+        )
+
+
+def cache_bytes(examples: Sequence[Example], encoder: Encoder, pooled: bool, precision: str = "fp32") -> int:
+    """The size that a cache of these examples would have (without its few kB of headers)."""
     frames = len(examples) if pooled else sum(encoder.num_frames(e.cut.num_samples) for e in examples)
-    return 4 * frames * encoder.layers * encoder.dim
-
-
-def open_store(
-    folder: Path, examples: Sequence[Example], encoder: Encoder, pooled: bool, key: str, limit_bytes: int
-) -> Store:
-    """A cache when it fits into `limit_bytes`, else features computed anew for every batch."""
-    wanted = cache_bytes(examples, encoder, pooled)
-    folder.mkdir(parents=True, exist_ok=True)
-    if wanted > limit_bytes:
-        print(f"features: {wanted / 1e9:.1f} GB are above the cache limit; they are computed for each batch")
-        return LiveStore(examples, encoder, pooled, SkipLog(folder.parent / "skipped.jsonl"))
-    return CachedStore(folder, examples, encoder, pooled, key)
+    return (4 if pooled else DTYPES[precision].itemsize) * frames * encoder.layers * encoder.dim
 
 
 def _check_disk(folder: Path, wanted: int) -> None:

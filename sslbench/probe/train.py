@@ -3,162 +3,159 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import torch
 
 from sslbench.errors import SslbenchError
-from sslbench.probe.model import Probe
-from sslbench.probe.protocol import Protocol
-from sslbench.probe.store import Store
+from sslbench.probe.grid import Grid
 from sslbench.probe.task import Example, Prediction, ProbeTask
 from sslbench.progress import Progress
 
-EVAL_CLIPS = 32
+STOP_FROM_SHARE = 0.25  # of the steps: nothing is stopped before
+STOP_LAG = 4  # a stopped grid point is behind what the leader had at this fraction of the steps so far
 
 
 @dataclass
-class Candidate:
-    """One learning rate: its probe, optimizer, best state on dev."""
+class Point:
+    """One learning rate (or other grid point): its best state on dev, and what it answered then."""
 
-    lr: float
-    probe: Probe
-    optimizer: torch.optim.Optimizer
+    value: float
     best_score: float | None = None
     best_step: int = 0
     best_state: dict[str, torch.Tensor] = field(default_factory=dict)
     best_dev: list[Prediction] = field(default_factory=list)
+    test: list[Prediction] = field(default_factory=list)
+    """Of the best state on dev."""
+    test_selected: list[Prediction] = field(default_factory=list)
+    """Of the best state on test, for protocols that choose there."""
+    test_score: float | None = None
     skipped_updates: int = 0
+    stopped_at: int | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
+    layer_shares: list[float] = field(default_factory=list)
 
 
-def candidates(task: ProbeTask, lrs: Sequence[float], layers: int, dim: int, seed: int) -> list[Candidate]:
-    """One candidate per learning rate, all from the same initial weights."""
-    made = []
-    for lr in lrs:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            probe = Probe(layers, task.head(dim))
-        made.append(Candidate(lr, probe, torch.optim.Adam(probe.parameters(), lr=lr)))
-    return made
+@dataclass(frozen=True)
+class Fold:
+    """The examples of one run and where their features are."""
 
+    name: str
+    """Empty unless the task has folds."""
+    examples: Sequence[Example]
+    """All clips of the task; numbers are positions in here and in the store."""
+    parts: dict[str, list[int]]
+    """Numbers of the readable examples of "train", "dev" and "test"."""
 
-def batches(lens: Sequence[float], protocol: Protocol, seed: int) -> Iterator[list[int]]:
-    """Endless batches of example numbers: every example once per epoch, in a seeded order.
+    def check(self, task: str, parts: Sequence[str]) -> None:
+        """Raise `SslbenchError` when one of the parts is empty."""
+        for part in parts:
+            if not self.parts[part]:
+                where = f" ({self.name})" if self.name else ""
+                raise SslbenchError(f"{task}: no usable example in {part}{where}")
 
-    Without buckets a batch may span two epochs; with buckets, batches of similar length are drawn in
-    random order and the last one of an epoch may be smaller (s3prl's ctc loader).
-    """
-    rng = np.random.default_rng(seed)
-    size = protocol.batch_clips
-    if protocol.bucket_by_length:
-        by_length = sorted(range(len(lens)), key=lambda i: (-lens[i], i))
-        buckets = [by_length[start : start + size] for start in range(0, len(by_length), size)]
-        while True:
-            yield from (buckets[int(i)] for i in rng.permutation(len(buckets)))
-    waiting: list[int] = []
-    while True:
-        waiting += [int(i) for i in rng.permutation(len(lens))]
-        while len(waiting) >= size:
-            yield waiting[:size]
-            waiting = waiting[size:]
+    def of(self, part: str) -> list[Example]:
+        """The examples of a part."""
+        return [self.examples[n] for n in self.parts[part]]
 
 
 class GridTrainer:
-    """Trains all candidates over one stream of batches; features are fetched once per batch."""
+    """Trains all grid points over one stream of batches, keeping each one's best state on dev."""
 
-    def __init__(
-        self, task: ProbeTask, store: Store, examples: Sequence[Example], parts: dict[str, list[int]]
-    ) -> None:
+    def __init__(self, task: ProbeTask, fold: Fold, grid: Grid, points: Sequence[Point]) -> None:
         """Set up.
 
         Args:
             task: prepared.
-            store: features of all `examples`.
-            examples: of every part.
-            parts: numbers of the readable examples of "train", "dev" and "test".
+            fold: its examples.
+            grid: the probes, one per point.
+            points: filled by `train`.
         """
-        self.task, self.store, self.examples, self.parts = task, store, examples, parts
-        for part, numbers in parts.items():
-            if not numbers:
-                raise SslbenchError(f"{task.name}: no usable example in {part}")
+        fold.check(task.name, ("train", "dev", "test"))
+        self.task, self.fold, self.grid, self.points = task, fold, grid, points
+        self._alive = list(range(len(points)))
 
-    def train(self, grid: list[Candidate], seed: int) -> None:
-        """Run the protocol's steps; afterwards each candidate holds its best state on dev."""
+    def train(self, seed: int) -> None:
+        """Run the protocol's steps; afterwards every point has its best state's answers on dev and test."""
         protocol = self.task.protocol
-        numbers = self.parts["train"]
-        stream = batches([self.examples[n].cut.duration for n in numbers], protocol, seed)
-        sums = [0.0] * len(grid)
-        since = 0
-        with Progress(f"{self.task.name}: steps × {len(grid)} lr", protocol.steps) as progress:
+        stream = self.task.batches(self.fold.of("train"), seed)
+        numbers = self.fold.parts["train"]
+        sums, since = torch.zeros(len(self.points), dtype=torch.float64), 0
+        what = f"{self.task.name}{' ' + self.fold.name if self.fold.name else ''}: steps × {len(self.points)}"
+        with Progress(what, protocol.steps) as progress:
             for step in range(1, protocol.steps + 1):
-                chosen = [numbers[i] for i in next(stream)]
-                states, lens = self.store.batch(chosen)
-                targets = [self.examples[n].target for n in chosen]
-                for index, candidate in enumerate(grid):
-                    sums[index] += self._update(candidate, states, lens, targets)
+                sums += self.grid.update([numbers[i] for i in next(stream)], self._alive)
                 since += 1
                 if step % protocol.eval_every == 0 or step == protocol.steps:
-                    self._evaluate(grid, step, [total / since for total in sums])
-                    sums, since = [0.0] * len(grid), 0
-                progress.advance(note=_note(grid))
+                    self._evaluate(step, (sums / since).tolist())
+                    sums, since = torch.zeros_like(sums), 0
+                    if protocol.early_stop and self.task.tier != "full":
+                        self._stop_hopeless(step)
+                    progress.advance(0, note=self._note())
+                progress.advance(note="")
+        self._finish()
 
-    def _update(
-        self, candidate: Candidate, states: torch.Tensor, lens: torch.Tensor, targets: list[tuple[int, ...]]
-    ) -> float:
-        loss = self.task.loss(candidate.probe(states, lens), lens, targets)
-        candidate.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(candidate.probe.parameters(), self.task.protocol.grad_clip)
-        # s3prl's runner leaves such updates out too; here they are counted
-        if math.isfinite(float(norm)):
-            candidate.optimizer.step()
-        else:
-            candidate.skipped_updates += 1
-        return float(loss.detach())
-
-    def _evaluate(self, grid: list[Candidate], step: int, losses: list[float]) -> None:
-        predictions = self.predict([candidate.probe for candidate in grid], "dev")
-        for candidate, rows, loss in zip(grid, predictions, losses, strict=True):
-            score = self.task.metrics(rows)[self.task.headline].value
+    def _evaluate(self, step: int, losses: list[float]) -> None:
+        answers = self._answers("dev", self._alive)
+        tests = self._answers("test", self._alive) if self.task.test_selected else {}
+        for k in self._alive:
+            point, rows = self.points[k], answers[k]
+            score = self.task.selection(rows)
             entry = {"step": step, "dev": score}
-            candidate.curve.append({**entry, "loss": loss} if math.isfinite(loss) else entry)
-            if candidate.best_score is None or better(
-                score, candidate.best_score, self.task.higher_is_better
-            ):
-                candidate.best_score, candidate.best_step, candidate.best_dev = score, step, rows
-                state = candidate.probe.state_dict()
-                candidate.best_state = {name: value.clone() for name, value in state.items()}
+            if k in tests:
+                entry["test"] = self._keep_test(point, tests[k])
+            point.curve.append({**entry, "loss": losses[k]} if math.isfinite(losses[k]) else entry)
+            if point.best_score is None or better(score, point.best_score, self.task.higher_is_better):
+                point.best_score, point.best_step, point.best_dev = score, step, rows
+                point.best_state = {name: value.clone() for name, value in self.grid.state(k).items()}
 
-    def predict(self, probes: Sequence[Probe], part: str) -> list[list[Prediction]]:
-        """Every probe's answers on a part, in the part's order; features are fetched once for all."""
-        answers: list[dict[int, str]] = [{} for _ in probes]
-        numbers = sorted(self.parts[part], key=lambda n: self.examples[n].cut.duration)
-        for start in range(0, len(numbers), EVAL_CLIPS):
-            chosen = numbers[start : start + EVAL_CLIPS]
-            states, lens = self.store.batch(chosen)
-            for answer, probe in zip(answers, probes, strict=True):
-                probe.eval()
-                with torch.inference_mode():
-                    answer.update(zip(chosen, self.task.decode(probe(states, lens), lens), strict=True))
-                probe.train()
-        rows = [self.examples[n] for n in self.parts[part]]
-        return [
-            [
-                Prediction(row.id, answer[n], row.reference, row.speaker)
-                for n, row in zip(self.parts[part], rows, strict=True)
-            ]
-            for answer in answers
+    def _keep_test(self, point: Point, rows: list[Prediction]) -> float:
+        score = self.task.metrics(rows)[self.task.headline].value
+        if point.test_score is None or better(score, point.test_score, self.task.higher_is_better):
+            point.test_score, point.test_selected = score, rows
+        return score
+
+    def _stop_hopeless(self, step: int) -> None:
+        if step < STOP_FROM_SHARE * self.task.protocol.steps:
+            return
+        higher = self.task.higher_is_better
+        earlier = [
+            e["dev"]
+            for p in self.points
+            for e in p.curve
+            if e["step"] <= step / STOP_LAG and p.stopped_at is None
         ]
+        if not earlier:
+            return
+        leader = max(earlier) if higher else min(earlier)
+        for k in list(self._alive):
+            best = self.points[k].best_score
+            if best is not None and better(leader, best, higher):
+                self.points[k].stopped_at = step
+                self._alive.remove(k)
+
+    def _finish(self) -> None:
+        for k, point in enumerate(self.points):
+            self.grid.load(k, point.best_state)
+            point.skipped_updates = self.grid.skipped[k]
+            point.layer_shares = self.grid.layer_shares(k)
+        tests = self._answers("test", range(len(self.points)))
+        for k, point in enumerate(self.points):
+            point.test = tests[k]
+
+    def _answers(self, part: str, which: Sequence[int]) -> dict[int, list[Prediction]]:
+        """Prediction rows of a part by probe; features are fetched once for all."""
+        numbers, examples = self.fold.parts[part], self.fold.of(part)
+        found: dict[int, dict[int, Any]] = self.grid.answers(numbers, which)
+        return {k: self.task.predictions(part, examples, [found[k][n] for n in numbers]) for k in which}
+
+    def _note(self) -> str:
+        known = [f"{p.value:g}: {p.best_score:.2f}" for p in self.points if p.best_score is not None]
+        return "dev " + ", ".join(known) if known else ""
 
 
 def better(score: float, than: float, higher_is_better: bool) -> bool:
     """Strictly better."""
     return score > than if higher_is_better else score < than
-
-
-def _note(grid: list[Candidate]) -> str:
-    known = [f"{c.lr:g}: {c.best_score:.2f}" for c in grid if c.best_score is not None]
-    return "dev " + ", ".join(known) if known else ""

@@ -80,7 +80,7 @@ def test_head_and_loss_equal_s3prls(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     }
     theirs = module.DownstreamExpert(24, options, str(tmp_path))
     task = Task("smoke")
-    task.labels = [f"spk{k}" for k in range(5)]
+    task.slots = [[f"spk{k}" for k in range(5)]]
     head = task.head(24)
     head.load_state_dict(
         {
