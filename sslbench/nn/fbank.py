@@ -6,10 +6,11 @@ Sources: Kaldi's `fbank` as torchaudio.compliance.kaldi states it; stride-2 GLU 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.errors import SslbenchError
-from sslbench.nn.frontend import length_mask, masked_channel_norm
+from sslbench.nn.frontend import length_mask
 
 WINDOW, HOP, FFT = 400, 160, 512
 """Samples: 25 ms windows every 10 ms."""
@@ -28,6 +29,9 @@ FULL_SCALE = 2.0**15
 UNFITTED_MEAN, UNFITTED_STD = 15.0, 4.0
 """Log-mel statistics before `fit`: means over the bins of those published for LibriSpeech (MelHuBERT's
 repository, libri-960-mean-std: 14.95 and 3.97)."""
+
+LEAST_VARIANCE = 0.01
+"""Added in utterance normalisation: clips of a few frames have almost none, and log-mel rounds at 1e-5."""
 
 
 @dataclass
@@ -71,13 +75,18 @@ def fbank(audio: Tensor, mel: Tensor, window: Tensor) -> Tensor:
     Returns:
         (B, (T - 400) // 160 + 1, M) natural logarithms of energies.
     """
-    with torch.autocast(audio.device.type, enabled=False):
+    with _without_autocast(audio.device.type):
         frames = (audio.float() * FULL_SCALE).unfold(1, WINDOW, HOP)  # (B, F, WINDOW)
         frames = frames - frames.mean(2, keepdim=True)
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
         spectrum = torch.fft.rfft((frames - PREEMPHASIS * before) * window, n=FFT)
         energy = (spectrum.real.square() + spectrum.imag.square()) @ mel
         return energy.clamp_min(torch.finfo(torch.float32).eps).log()
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    # 8 bits of mantissa are not enough for a spectrum; the meta device has no autocast at all
+    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def mel_filters(bins: int) -> Tensor:
@@ -171,8 +180,9 @@ class FbankFrontend(nn.Module):
             return (x - self.cmvn_mean) / self.cmvn_std
         if self.config.cmvn == "none":
             return x
-        one = torch.ones(x.shape[2], device=x.device)
-        return masked_channel_norm(x.transpose(1, 2), lens, one, torch.zeros_like(one)).transpose(1, 2)
+        count = lens[:, None, None]
+        x = self._keep(x - self._keep(x, lens).sum(1, keepdim=True) / count, lens)
+        return x / (x.square().sum(1, keepdim=True) / count + LEAST_VARIANCE).sqrt()
 
     @torch.no_grad()
     def fit(self, clips: Iterable[tuple[Tensor, Tensor]]) -> int:
