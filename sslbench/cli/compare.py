@@ -37,7 +37,8 @@ def main(argv: list[str]) -> None:
     from sslbench.report import store
     from sslbench.report.cautions import cautions
     from sslbench.report.markdown import summary_cells
-    from sslbench.report.paired import Items, compare_to
+    from sslbench.report.paired import Items, compare_to, tied_with_best
+    from sslbench.report.readings import readings
     from sslbench.report.terminal import print_table
     from sslbench.report.view import summarise
 
@@ -52,8 +53,9 @@ def main(argv: list[str]) -> None:
     for line in cautions(rows):
         print(f"caution: {line}")
     summary = summarise(rows)
-    print_table("Side by side", *summary_cells(summary, bold=False))
     reference = chosen.systems[0] if chosen.systems else None
     comparison = compare_to(summary, Items(chosen.results), reference)
-    for line in [*(pair.sentence for pair in comparison.pairs), *comparison.untested]:
+    summary.tied = tied_with_best(summary, comparison.pairs)
+    print_table("Side by side (≈: no test tells it from the best)", *summary_cells(summary, bold=False))
+    for line in [*(pair.sentence for pair in comparison.pairs), *comparison.untested, *readings(summary)]:
         print(line)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sslbench.errors import SslbenchError
+
 EPILOG = """examples:
   sslbench report results --out report
   sslbench report results --out report --runs exp/pretrain exp/asr --results_md RESULTS.md
+
+  sslbench report results --out report --runs exp --watch 30      (during a long run)
 
 The page (report/index.html) is one file without scripts or links to other hosts.
 """
@@ -31,12 +35,17 @@ def parser() -> argparse.ArgumentParser:
         help="training runs, or folders of them, for their curves",
     )
     options.add_argument("--results_md", type=Path, metavar="FILE", help="write RESULTS.md here too")
+    options.add_argument(
+        "--watch", type=float, metavar="S", help="write everything again every S seconds, until Ctrl-C"
+    )
     return options
 
 
 def main(argv: list[str]) -> None:
     """Build the report, print its table and where it is."""
     chosen = parser().parse_args(argv)
+    if chosen.watch is not None:
+        return _watch(chosen)
 
     from sslbench.report.build import build
     from sslbench.report.markdown import summary_cells
@@ -50,3 +59,22 @@ def main(argv: list[str]) -> None:
         print(line)
     for path in paths:
         print(f"wrote {path}")
+
+
+def _watch(chosen: argparse.Namespace) -> None:
+    """Rebuild for as long as the user looks; rows and logs that are being written are read as they are."""
+    import time
+
+    from sslbench.report.build import build
+
+    while True:
+        try:
+            content, _ = build(chosen.results, chosen.out, chosen.runs, chosen.results_md)
+            said = f"{len(content.rows)} rows, {len(content.curves)} curves -> {chosen.out / 'index.html'}"
+        except SslbenchError as error:  # before the first row there is nothing to show yet
+            said = f"waiting: {error}"
+        print(f"{time.strftime('%H:%M:%S')} {said}", flush=True)
+        try:
+            time.sleep(chosen.watch)
+        except KeyboardInterrupt:
+            return

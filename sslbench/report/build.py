@@ -1,4 +1,4 @@
-"""Write a report: the page, RESULTS.md, results.json and results.csv."""
+"""Write a report: the page, RESULTS.md, results.json, results.csv, results.tex and a card per system."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sslbench.io import write_json, write_text
-from sslbench.report import export, html, markdown
+from sslbench.report import card, export, html, latex, markdown
 from sslbench.report.content import Content, gather
 
 
@@ -33,7 +33,12 @@ def build(
     write_text(out / "RESULTS.md", text)
     write_json(out / "results.json", export.as_json(content.rows))
     write_text(out / "results.csv", export.as_csv(content.rows))
-    paths = [out / name for name in ("index.html", "RESULTS.md", "results.json", "results.csv")]
+    write_text(out / "results.tex", latex.table(content.summary))
+    for system in content.summary.systems:
+        write_text(out / "cards" / system.name / "README.md", card.model_card(system))
+        write_json(out / "cards" / system.name / "superb_form.json", card.superb_form(system))
+    names = ("index.html", "RESULTS.md", "results.json", "results.csv", "results.tex", "cards")
+    paths = [out / name for name in names]
     if results_md is not None:
         write_text(results_md, text)
         paths.append(results_md)

@@ -11,8 +11,9 @@ from sslbench.report.cautions import cautions
 from sslbench.report.curves import Curve, read_runs
 from sslbench.report.headline import headlines
 from sslbench.report.layers import read_layer_weights
-from sslbench.report.paired import Comparison, Items, compare_to
+from sslbench.report.paired import Comparison, Items, compare_to, tied_with_best
 from sslbench.report.predictions import Item, worst
+from sslbench.report.readings import readings
 from sslbench.report.schema import ResultRow
 from sslbench.report.view import Summary, summarise
 
@@ -37,6 +38,8 @@ class Content:
     comparison: Comparison
     cautions: list[str]
     headlines: list[str]
+    trade_offs: list[str]
+    """Quality at equal cost and cost at equal quality, in words."""
     curves: list[Curve]
     layer_weights: dict[str, dict[str, list[float]]]
     worst: list[Worst]
@@ -59,6 +62,7 @@ def gather(results: Path, runs: Sequence[Path | str] = ()) -> Content:
     summary = summarise(rows)
     items = Items(results)
     comparison = compare_to(summary, items)
+    summary.tied = tied_with_best(summary, comparison.pairs)
     curves, problems = read_runs(runs)
     return Content(
         rows=rows,
@@ -66,6 +70,7 @@ def gather(results: Path, runs: Sequence[Path | str] = ()) -> Content:
         comparison=comparison,
         cautions=cautions(rows),
         headlines=headlines(summary, comparison),
+        trade_offs=readings(summary),
         curves=curves,
         layer_weights=read_layer_weights(rows, results),
         worst=_worst(summary, items),

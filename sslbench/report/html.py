@@ -7,6 +7,7 @@ from importlib import resources
 from sslbench.errors import SslbenchError
 from sslbench.report import markdown, numbers, plots, published
 from sslbench.report.content import Content
+from sslbench.report.growth import growth_figures
 from sslbench.report.paired import p_text
 from sslbench.report.schema import ResultRow
 
@@ -34,6 +35,7 @@ def page(content: Content) -> str:
         summary=content.summary,
         style=style,
         trade_offs=plots.trade_offs(content.summary),
+        growth=growth_figures(content.rows),
         dots=plots.dots(content.summary),
         curves=plots.curve_figures(content.curves),
         layers=plots.layer_weights(content.layer_weights),

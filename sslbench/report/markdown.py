@@ -19,9 +19,12 @@ def results_md(content: Content) -> str:
     parts += [*(f"- {_plain(line)}" for line in content.headlines), ""] if content.headlines else []
     parts += ["## Summary", "", *_table(*summary_cells(summary)), ""]
     parts += [
-        "Square brackets hold 95 % intervals; bold is a column's best. ↓ lower is better, ↑ higher.",
+        "Square brackets hold 95 % intervals; bold is a column's best, ≈ marks systems that no test tells "
+        "from it. ↓ lower is better, ↑ higher.",
         "",
     ]
+    if content.trade_offs:
+        parts += ["## Quality against cost", "", *(f"- {_plain(line)}" for line in content.trade_offs), ""]
     verdicts = [pair.sentence for pair in content.comparison.pairs] + content.comparison.untested
     if verdicts:
         parts += [
@@ -48,7 +51,8 @@ def summary_cells(summary: Summary, bold: bool = True) -> tuple[list[str], list[
         for column in summary.columns:
             cell = summary.cell(system, column)
             text = f"**{cell.text}**" if cell.best and bold else cell.text
-            line.append(f"{text} {cell.interval}".strip())
+            mark = "≈" if cell.tied else ""
+            line.append(" ".join(part for part in (text, mark, cell.interval) if part))
         lines.append(line)
     return header, lines
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sslbench.report.predictions import Item, read_items
 from sslbench.report.schema import ResultRow
-from sslbench.report.stats import paired_test
+from sslbench.report.stats import mcnemar, paired_test
 from sslbench.report.view import Column, Summary
 
 SIGNIFICANT = 0.05
@@ -29,6 +29,8 @@ class Pair:
     utterances: int
     p_corrected: float = 1.0
     """By Holm's method over all pairs of the same call."""
+    p_mcnemar: float | None = None
+    """Uncorrected, for answers that are right or wrong; None for word and phone errors."""
 
     @property
     def shown(self) -> bool:
@@ -53,6 +55,8 @@ class Pair:
         what = f"{self.column.title}: {self.system} against {self.reference}"
         interval = f"[{self.low:+.2f}, {self.high:+.2f}]"
         figures = f"{self.difference:+.2f} points {interval}, p {p_text(self.p_corrected)}"
+        if self.p_mcnemar is not None:
+            figures += f"; McNemar p {p_text(self.p_mcnemar)}"
         if not self.shown:
             return f"{what}: no difference shown ({figures})"
         better = (self.difference > 0) == self.column.higher_is_better
@@ -153,8 +157,23 @@ def _test(
         None if None in speakers else speakers,
         n=DRAWS,
     )
+    answers = column.higher_is_better and all(theirs[i].length == 1 for i in common)
+    exact = mcnemar([theirs[i].errors > 0 for i in common], [ours[i].errors > 0 for i in common])
     points = (100 * result.difference, 100 * result.low, 100 * result.high)
-    return Pair(column, base, system, *points, result.p_value, len(common))
+    return Pair(
+        column, base, system, *points, result.p_value, len(common), p_mcnemar=exact if answers else None
+    )
+
+
+def tied_with_best(summary: Summary, pairs: Sequence[Pair]) -> set[tuple[str, str]]:
+    """(evaluation, system) of the systems that no test tells from the best of their score."""
+    best = {column: summary.measured(column)[0][0].name for column in summary.quality}
+    tied: set[tuple[str, str]] = set()
+    for pair in pairs:
+        ends = {pair.reference, pair.system}
+        if best[pair.column] in ends and not pair.shown:
+            tied |= {(pair.column.evaluation, name) for name in ends - {best[pair.column]}}
+    return tied
 
 
 def holm(pairs: Sequence[Pair]) -> None:

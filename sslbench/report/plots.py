@@ -82,7 +82,7 @@ def _trade_off(quality: Column, cost: Column, points: Sequence[Point]) -> Figure
         axes.margins(x=0.1, y=0.1)
         axes.set_xlabel(f"{cost.label}, log scale")
         axes.set_ylabel(f"{quality.label} {quality.arrow}")
-        _legend_below(axes)
+        legend_below(axes)
 
     named = ", ".join(point.name for point in front)
     alt = f"{quality.label} against {cost.label} for {len(points)} systems. On the Pareto front: {named}."
@@ -97,7 +97,7 @@ def _readable_log_ticks(axes: Any) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend_below(axes: Any) -> None:
+def legend_below(axes: Any) -> None:
     """Names under the plot, where they cannot hide points; markers without their error bars."""
     from matplotlib.container import ErrorbarContainer
 
@@ -169,7 +169,7 @@ def curve_figures(curves: Sequence[Curve]) -> list[Figure]:
             axes.set_xlabel("training step")
             axes.set_ylabel(label)
             if len(chosen) <= MAX_LABELS:
-                _legend_below(axes)
+                legend_below(axes)
 
         last = "; ".join(f"{c.run}{' dev' if c.dev else ''} ends at {c.values[-1]:.3g}" for c in chosen[:12])
         figures.append(style.render(title, f"{title} by training step: {last}.", draw))

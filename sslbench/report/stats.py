@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -97,6 +98,27 @@ def paired_test(
     low, high = (float(end) for end in np.quantile(difference + spread, (0.025, 0.975)))
     as_far = int((np.abs(spread) >= abs(difference)).sum())
     return PairedTest(difference, low, high, (as_far + 1) / (n + 1))
+
+
+def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> float:
+    """Exact two-sided McNemar test: the p value of as uneven a split of the items where one system alone is
+    right (Psychometrika 12, 1947; binomial form). Items count as independent, so speakers' clusters make it
+    too sure; the bootstrap over speakers remains the verdict.
+
+    Args:
+        right_a: per item, whether the first system is right.
+        right_b: the second's, same items.
+
+    Raises:
+        SslbenchError: unequal numbers of items.
+    """
+    if len(right_a) != len(right_b):
+        raise SslbenchError(f"McNemar's test needs the same items, got {len(right_a)} and {len(right_b)}")
+    only_a = sum(a and not b for a, b in zip(right_a, right_b, strict=True))
+    only_b = sum(b and not a for a, b in zip(right_a, right_b, strict=True))
+    total, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(total, k) for k in range(fewer + 1)) / 2**total
+    return min(1.0, 2 * tail)
 
 
 def _units(errors: Array, lengths: Array, groups: Sequence[Hashable] | None) -> tuple[Array, Array]:

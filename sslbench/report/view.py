@@ -50,6 +50,8 @@ class Cell:
     text: str
     interval: str
     best: bool
+    tied: bool = False
+    """No difference from the column's best is shown."""
 
 
 @dataclass
@@ -82,6 +84,8 @@ class Summary:
 
     columns: list[Column]
     systems: list[System]
+    tied: set[tuple[str, str]] = field(default_factory=set)
+    """(evaluation, system) that no test tells from the best of their score."""
 
     @property
     def quality(self) -> list[Column]:
@@ -99,11 +103,12 @@ class Summary:
         if found is None:
             return Cell(numbers.ABSENT, "", False)
         ranked = self.measured(column)
-        text = numbers.bare(found.value, found.unit)
-        if found.low is None or found.high is None:
-            return Cell(text, "", len(ranked) > 1 and found.value == ranked[0][1].value)
-        interval = f"[{numbers.bare(found.low, found.unit)}, {numbers.bare(found.high, found.unit)}]"
-        return Cell(text, interval, len(ranked) > 1 and found.value == ranked[0][1].value)
+        interval = ""
+        if found.low is not None and found.high is not None:
+            interval = f"[{numbers.bare(found.low, found.unit)}, {numbers.bare(found.high, found.unit)}]"
+        best = len(ranked) > 1 and found.value == ranked[0][1].value
+        tied = column.quality and (column.evaluation, system.name) in self.tied
+        return Cell(numbers.bare(found.value, found.unit), interval, best, tied and not best)
 
 
 def summarise(rows: Iterable[ResultRow]) -> Summary:

@@ -1,0 +1,59 @@
+"""How the cost of one clip grows with its length, as a figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sslbench.report import style
+from sslbench.report.plots import MAX_LABELS, legend_below
+from sslbench.report.schema import ResultRow
+from sslbench.report.style import Figure, Theme
+
+_KINDS = {
+    r"macs_at_(\d+)s_g": ("MACs per second of audio", "G MACs per second of audio"),
+    r"wall_at_(\d+)s_s": ("Real-time factor by length", "computing time over audio time"),
+}
+
+
+def growth_figures(rows: Sequence[ResultRow]) -> list[Figure]:
+    """A figure per kind of cost that some `profile` row holds by length."""
+    figures = []
+    for pattern, (title, label) in _KINDS.items():
+        lines = {row.system: found for row in rows if (found := _by_length(row, pattern))}
+        if lines:
+            figures.append(_figure(title, label, lines))
+    return figures
+
+
+def _by_length(row: ResultRow, pattern: str) -> dict[float, float]:
+    """Seconds -> cost per second of audio."""
+    found = {}
+    for name, value in row.cost.items():
+        if row.evaluation == "profile" and (match := re.fullmatch(pattern, name)):
+            length_s = float(match[1])
+            found[length_s] = value / length_s
+    return dict(sorted(found.items()))
+
+
+def _figure(title: str, label: str, lines: dict[str, dict[float, float]]) -> Figure:
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for index, (system, points) in enumerate(lines.items()):
+            axes.plot(list(points), list(points.values()), label=system, markersize=5, **theme.look(index))
+        ticks = sorted({length for points in lines.values() for length in points})
+        axes.set_xticks(ticks, [f"{length:g}" for length in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("length of the clip (s), log scale")
+        axes.set_ylabel(f"{label}, log scale")
+        if len(lines) <= MAX_LABELS:
+            legend_below(axes)
+
+    ends = "; ".join(
+        f"{system} from {points[min(points)]:.3g} at {min(points):g} s to {points[max(points)]:.3g} "
+        f"at {max(points):g} s"
+        for system, points in list(lines.items())[:MAX_LABELS]
+    )
+    return style.render(title, f"{label} by length: {ends}.", draw)

@@ -1,0 +1,60 @@
+"""Quality at equal cost and cost at equal quality: what a Pareto plot says, in words."""
+
+from __future__ import annotations
+
+from sslbench.report import numbers
+from sslbench.report.schema import Metric
+from sslbench.report.view import Column, Summary, System
+
+COSTS = ("macs_g", "rtf")
+MOST = 12
+"""Sentences; beyond that the plots say it better."""
+
+
+def readings(summary: Summary) -> list[str]:
+    """One sentence per system that another beats in a score at no more cost."""
+    found = []
+    for quality in summary.quality:
+        for cost in summary.columns:
+            if cost.metric in COSTS and not cost.quality:
+                found += _beaten(summary, quality, cost)
+    return found[:MOST]
+
+
+def _beaten(summary: Summary, quality: Column, cost: Column) -> list[str]:
+    both = [(s, q, c) for s, q in summary.measured(quality) if (c := s.metric(cost)) and c.value > 0]
+    lines = []
+    for system, score, price in both:
+        # `both` comes best first: the first that is no dearer has the best quality at this cost
+        at_cost = next(entry for entry in both if entry[2].value <= price.value)
+        if at_cost[0] is system or at_cost[1].value == score.value:
+            continue
+        as_good = [entry for entry in both if _no_worse(entry[1], score)]
+        cheapest = min(as_good, key=lambda entry: entry[2].value)
+        lines.append(_sentence(quality, cost, system, price, at_cost, cheapest))
+    return lines
+
+
+def _no_worse(found: Metric, than: Metric) -> bool:
+    return found.value >= than.value if found.higher_is_better else found.value <= than.value
+
+
+def _sentence(
+    quality: Column,
+    cost: Column,
+    system: System,
+    price: Metric,
+    at_cost: tuple[System, Metric, Metric],
+    cheapest: tuple[System, Metric, Metric],
+) -> str:
+    score = system.metric(quality)
+    have = numbers.quantity(score.value if score else None, quality.unit)
+    spent = numbers.quantity(price.value, price.unit)
+    line = (
+        f"{quality.title} at the {cost.title} of {system.name} ({spent}): "
+        f"{at_cost[0].name} reaches {numbers.quantity(at_cost[1].value, quality.unit)}, {system.name} {have}"
+    )
+    if cheapest[0] is not system:
+        share = numbers.significant(price.value / cheapest[2].value, 2)
+        line += f"; {cheapest[0].name} is at least as good for {share} times less"
+    return f"{line}."

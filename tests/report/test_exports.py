@@ -1,0 +1,143 @@
+"""Cards, LaTeX, readings and the live page say what the rows say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_benchmark as fake
+import pytest
+import yaml
+
+from sslbench.report import card, latex, store
+from sslbench.report.content import gather
+from sslbench.report.readings import readings
+from sslbench.report.stats import mcnemar
+from sslbench.report.view import summarise
+
+
+def profile(system: str, macs_g: float, **cost: float) -> dict[str, object]:
+    names = {"macs_g": macs_g, "params_total": 94e6, "params_active": 90e6, "macs_short_g": macs_g / 10}
+    metrics = {name: {"value": v, "unit": "G", "higher_is_better": False} for name, v in names.items()}
+    return fake.fields(system, "profile", metrics=metrics, cost=cost)
+
+
+def score(system: str, wer: float) -> dict[str, object]:
+    return fake.fields(system, "asr", metrics={"wer": {"value": wer, "unit": "%", "higher_is_better": False}})
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """a is dominated by b; c is cheaper and worse."""
+    for system, wer, macs_g in (("a", 12.0, 1600.0), ("b", 10.0, 800.0), ("c", 20.0, 200.0)):
+        store.save(store.make_row(**score(system, wer)), tmp_path)
+        row = profile(system, macs_g, macs_at_5s_g=macs_g / 40, macs_at_600s_g=macs_g * 4)
+        store.save(store.make_row(**row), tmp_path)
+    return tmp_path
+
+
+def test_only_dominated_systems_are_read_out(results: Path) -> None:
+    (line,) = readings(summarise(store.load_all(results)))
+    assert line == (
+        "ASR WER at the MACs of a (1600 G): b reaches 10.00 %, a 12.00 %; "
+        "b is at least as good for 2.0 times less."
+    )
+
+
+def test_the_card_is_read_by_the_hub_s_own_library(results: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    (system,) = [s for s in summarise(store.load_all(results)).systems if s.name == "b"]
+    text = card.model_card(system)
+    (found,) = hub.ModelCard(text).data.eval_results
+    assert (found.task_type, found.metric_type, found.metric_value) == (
+        "automatic-speech-recognition",
+        "wer",
+        10.0,
+    )
+    assert "Synthetic speech" in text  # the caution travels with the figures
+
+
+def test_the_form_has_every_field_and_whole_macs(results: Path) -> None:
+    (system,) = [s for s in summarise(store.load_all(results)).systems if s.name == "b"]
+    form = card.superb_form(system)
+    assert form["macs"] == 800_000_000_000
+    assert form["macsShort"] == 80_000_000_000
+    assert form["macsLonger"] is None
+    assert {"submitName", "modelURL", "modelDesc", "stride", "inputFormat", "corpus", "task"} <= set(form)
+
+
+def test_latex_escapes_and_marks_the_best(results: Path) -> None:
+    row = score("under_score", 30.0)
+    store.save(store.make_row(**row), results)
+    table = latex.table(summarise(store.load_all(results)))
+    assert r"under\_score" in table
+    assert r"\textbf{10.00}" in table
+    assert r"ASR WER (\%) $\downarrow$" in table
+    assert all(line.count("&") == table.splitlines()[3].count("&") for line in table.splitlines()[5:-2])
+
+
+def test_a_tie_is_marked_and_the_best_is_not(tmp_path: Path) -> None:
+    content = gather(fake.write_benchmark(tmp_path))
+    marked = {pair.system for pair in content.comparison.pairs if not pair.shown} | {
+        pair.reference for pair in content.comparison.pairs if not pair.shown
+    }
+    for column in content.summary.quality:
+        best = content.summary.measured(column)[0][0]
+        assert not content.summary.cell(best, column).tied
+        for system in content.summary.systems:
+            if content.summary.cell(system, column).tied:
+                assert system.name in marked
+    assert content.summary.tied
+
+
+def test_growth_is_drawn_where_it_was_measured(results: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from sslbench.report.growth import growth_figures
+
+    (figure,) = growth_figures(store.load_all(results))
+    assert "b from 4 at 5 s to 5.33 at 600 s" in figure.alt
+    assert growth_figures([store.make_row(**score("x", 1.0))]) == []
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "p"), [(0, 0, 1.0), (1, 9, 0.021484375), (5, 5, 1.0)])
+def test_mcnemar_equals_the_binomial(only_a: int, only_b: int, p: float) -> None:
+    a = [True] * only_a + [False] * only_b + [True] * 20
+    b = [False] * only_a + [True] * only_b + [True] * 20
+    assert mcnemar(a, b) == pytest.approx(p)
+
+
+def test_the_page_is_written_again_while_rows_arrive(tmp_path: Path) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    command = [sys.executable, "-m", "sslbench", "report", str(results), "--out", str(out), "--watch", "0.2"]
+    watcher = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    try:
+        assert watcher.stdout is not None
+        assert "waiting" in watcher.stdout.readline()
+        for count, system in enumerate(("a", "b"), 1):
+            store.save(store.make_row(**score(system, 10.0)), results)
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and _rows(out) != count:
+                time.sleep(0.1)
+            assert _rows(out) == count
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(30) in (0, 130)
+    finally:
+        watcher.kill()
+
+
+def _rows(out: Path) -> int:
+    path = out / "results.json"
+    return len(json.loads(path.read_text())) if path.is_file() else 0
+
+
+def test_front_matter_is_plain_yaml(results: Path) -> None:
+    (system, *_) = summarise(store.load_all(results)).systems
+    head = card.model_card(system).split("---")[1]
+    assert yaml.safe_load(head)["library_name"] == "sslbench"
