@@ -73,6 +73,7 @@ class FrameGrid(Grid):
             for probe, lr in zip(self.probes, lrs, strict=True)
         ]
         self.skipped = [0] * len(lrs)
+        self._seed, self._updates = seed, 0
 
     def _batch(self, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         states, lens = self.store.batch(numbers)
@@ -89,8 +90,12 @@ class FrameGrid(Grid):
         losses = torch.zeros(len(self.probes), dtype=torch.float64)
         mixed = self._mixed(states, which)
         per_probe = []
+        self._updates += 1
         for k, features in zip(which, mixed, strict=True):
-            per_probe.append(self.task.loss(self.probes[k].head(features, lens), lens, targets))
+            # the same dropout for all probes: a learning rate's result does not depend on the others
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self._seed * 1_000_003 + self._updates)
+                per_probe.append(self.task.loss(self.probes[k].head(features, lens), lens, targets))
             self.optimizers[k].zero_grad(set_to_none=True)
         # probes share no weights, so the gradient of the sum is each one's own
         torch.stack(per_probe).sum().backward()

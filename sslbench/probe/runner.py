@@ -86,6 +86,7 @@ def run_task(
     plan = make_plan(task, settings.data, settings.seed)
     upstream = load()
     encoder = Encoder(upstream, settings.device, settings.precision)
+    task.stride = encoder.stride
     grid = _grid(task, encoder)
     known = identity(task, plan, audio_digest(plan.examples), grid)
     known |= {

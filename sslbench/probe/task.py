@@ -87,6 +87,8 @@ class ProbeTask(ABC):
         self.tier = tier
         self.protocol, self.settings = read_config(self.config_path, tier)
         self.labels: list[str] = []
+        # samples per frame of the upstream; the engine sets it before it asks for a head or facts
+        self.stride = 320
 
     @abstractmethod
     def prepare(self, root: Path) -> Parts:
