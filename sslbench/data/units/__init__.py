@@ -1,6 +1,7 @@
 """Discrete units: k-means over frame features, labels on cuts, and how good the labels are."""
 
-from sslbench.data.units.apply import label_manifest, parse_units
+from sslbench.data.units.apply import label_manifest, merge_shards, parse_units
+from sslbench.data.units.external import import_labels
 from sslbench.data.units.features import FRAME_SAMPLES, Features, open_features
 from sslbench.data.units.fit import FitSettings, fit_units
 from sslbench.data.units.model import UnitModel
@@ -12,8 +13,10 @@ __all__ = [
     "FitSettings",
     "UnitModel",
     "fit_units",
+    "import_labels",
     "label_manifest",
     "measure",
+    "merge_shards",
     "open_features",
     "parse_units",
     "quality",

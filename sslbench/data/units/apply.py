@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from lhotse.cut import Cut
 
-from sslbench.data.loading import SkipLog, read_cut
-from sslbench.data.manifests import describe, open_manifest, write_manifest
+from sslbench.data.manifests import describe, manifest_files, write_manifest
+from sslbench.data.parallel import ordered
+from sslbench.data.reading import read_cut
+from sslbench.data.rows import ManifestRows
+from sslbench.data.skips import SkipLog
 from sslbench.data.units.features import Features, num_frames, open_features
 from sslbench.data.units.model import UnitModel
-from sslbench.errors import AudioError, SslbenchError
-from sslbench.io import read_json, sha256_file, write_json
+from sslbench.errors import AudioError, CorruptFileError, SslbenchError
+from sslbench.io import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from sslbench.progress import Progress
 
 CHUNK_DURATION_S = 60.0
 KEY = "kmeans"
+SKIP_LIMIT_SHARE = 0.01
+COUNTS = ("cuts", "skipped", "frames")
 
 
 def parse_units(cut: Cut) -> list[int]:
@@ -34,12 +42,44 @@ def parse_units(cut: Cut) -> list[int]:
     return labels
 
 
+@dataclass(frozen=True)
+class LabelJob:
+    """A manifest, or one of several parts of it, to label."""
+
+    units: Path
+    """Folder of `sslbench units fit`."""
+    manifest: Path
+    out: Path
+    """The whole labelled manifest, ending in `.jsonl.gz`; a part lies beside it."""
+    ckpt: Path | None = None
+    device: str = "cpu"
+    shard: int = 0
+    """This part, from 0."""
+    num_shards: int = 1
+    manifest_sha256: str = ""
+    """Of the manifest, where it is known already."""
+
+    @property
+    def target(self) -> Path:
+        """Where this part goes."""
+        return self.out if self.num_shards == 1 else shard_path(self.out, self.shard, self.num_shards)
+
+
+def shard_path(out: Path, shard: int, num_shards: int) -> Path:
+    """The file of one part: `NAME.0003-of-0016.jsonl.gz`."""
+    return beside(out, f"{shard:04d}-of-{num_shards:04d}.jsonl.gz")
+
+
 def label_manifest(
     units: Path | str,
     manifest: Path | str,
     out: Path | str,
     ckpt: Path | str | None = None,
     device: str = "cpu",
+    *,
+    shard: int = 0,
+    num_shards: int = 1,
+    jobs: int = 1,
 ) -> dict[str, int]:
     """Write a manifest with labels, in the order of the given one.
 
@@ -48,10 +88,13 @@ def label_manifest(
 
     Args:
         units: folder of `sslbench units fit`.
-        manifest: cuts to label.
+        manifest: cuts to label, or a Shar folder.
         out: the labelled manifest, ending in `.jsonl.gz`.
         ckpt: the upstream's checkpoint, when the units are of one.
         device: where the upstream runs.
+        shard: which part to label, when several tasks share the work; `merge_shards` joins the parts.
+        num_shards: the number of parts.
+        jobs: processes that share the work here; the output does not depend on it.
 
     Returns:
         `{"cuts": labelled, "skipped": left out, "frames": labels written}`.
@@ -59,36 +102,121 @@ def label_manifest(
     Raises:
         SslbenchError: another checkpoint than the units were fitted on, or too many unreadable clips.
     """
-    out = Path(out)
-    if not out.name.endswith(".jsonl.gz"):
+    if not 0 <= shard < num_shards:
+        raise SslbenchError(f"--shard {shard}: must lie between 0 and {num_shards - 1}")
+    if not Path(out).name.endswith(".jsonl.gz"):
         raise SslbenchError(f"{out}: a labelled manifest's name must end in .jsonl.gz")
-    model = UnitModel.load(units)
-    meta = {"units_sha256": model.facts["sha256"], "manifest_sha256": describe(manifest).sha256}
-    meta_path = _beside(out, "meta.json")
-    done = _finished(out, meta_path, meta)
+    here = Path(ckpt) if ckpt is not None else None
+    job = LabelJob(Path(units), Path(manifest), Path(out), here, device, shard, num_shards)
+    if jobs <= 1 or num_shards > 1:
+        return label_part(job)
+    about = _request(job)
+    done = _finished(job.out, beside(job.out, "meta.json"), about)
     if done is not None:
         return done
-    features = _same_features(model, ckpt, device)
-    skips = SkipLog(_beside(out, "skipped.jsonl"))
+    job = replace(job, manifest_sha256=about["manifest_sha256"])
+    parts = [replace(job, shard=number, num_shards=jobs) for number in range(jobs)]
+    for _ in ordered(label_part, parts, jobs):
+        pass
+    return merge_shards(job.out, jobs)
+
+
+def label_part(job: LabelJob) -> dict[str, int]:
+    """Label one part. See `label_manifest`."""
+    model = UnitModel.load(job.units)
+    meta, out = _request(job), job.target
+    done = _finished(out, beside(out, "meta.json"), meta)
+    if done is not None:
+        return done
+    features = _same_features(model, job.ckpt, job.device)
+    # a few bad clips may be many for a part: the share is judged over all parts, when they are joined
+    skips = SkipLog(beside(out, "skipped.jsonl"), SKIP_LIMIT_SHARE if job.num_shards == 1 else 1.0)
     frames = 0
 
     def labelled() -> Iterator[Cut]:
         nonlocal frames
-        for cut, labels in _labelled(manifest, model, features, skips):
+        for cut, labels in _labelled(job, model, features, skips):
             cut.custom = {**(cut.custom or {}), KEY: " ".join(map(str, labels))}
             frames += len(labels)
             yield cut
         skips.check()
-        if frames == 0:
-            raise SslbenchError(f"{manifest}: no cut could be labelled")
+        if frames == 0 and job.num_shards == 1:
+            raise SslbenchError(f"{job.manifest}: no cut could be labelled")
 
     cuts = write_manifest(labelled(), out)
     counts = {"cuts": cuts, "skipped": skips.count, "frames": frames}
-    write_json(meta_path, {**meta, **counts, "sha256": sha256_file(out), "clusters": model.clusters})
+    write_json(
+        beside(out, "meta.json"), {**meta, **counts, "sha256": sha256_file(out), "clusters": model.clusters}
+    )
     return counts
 
 
-def _beside(out: Path, suffix: str) -> Path:
+def merge_shards(out: Path | str, num_shards: int) -> dict[str, int]:
+    """Join the parts of a labelled manifest, check that none is missing or of other units, drop them.
+
+    The joined file equals, byte for byte, the one that a single process would have written.
+
+    Returns:
+        The counts of `label_manifest`.
+
+    Raises:
+        SslbenchError: missing parts (all are named), or parts of different requests.
+        CorruptFileError: a part that changed after it was written.
+    """
+    out = Path(out)
+    parts = [shard_path(out, number, num_shards) for number in range(num_shards)]
+    metas = [beside(part, "meta.json") for part in parts]
+    missing = [number for number, meta in enumerate(metas) if not meta.is_file()]
+    if missing and len(missing) == num_shards and beside(out, "meta.json").is_file():
+        stored = read_json(beside(out, "meta.json"))  # merged before
+        return {key: int(stored[key]) for key in COUNTS}
+    if missing:
+        raise SslbenchError(
+            f"{out}: {len(missing)} of {num_shards} parts are not finished: "
+            f"{', '.join(map(str, missing[:20]))}; run 'units apply' with these --shard numbers"
+        )
+    facts = [read_json(meta) for meta in metas]
+    for part, own in zip(parts, facts, strict=True):
+        if any(own[key] != facts[0][key] for key in ("units_sha256", "manifest_sha256")):
+            raise SslbenchError(f"{part}: was made with other units or of another manifest than part 0")
+        if not part.is_file() or sha256_file(part) != own["sha256"]:
+            raise CorruptFileError(f"{part}: does not match its meta.json; label this part again")
+    counts = {key: sum(int(own[key]) for own in facts) for key in COUNTS}
+    tried = counts["cuts"] + counts["skipped"]
+    if counts["skipped"] > SKIP_LIMIT_SHARE * tried:
+        raise SslbenchError(
+            f"{out}: {counts['skipped']} of {tried} clips could not be read, more than "
+            f"{SKIP_LIMIT_SHARE:.0%}; they are named in {beside(parts[0], 'skipped.jsonl').name} and so on"
+        )
+    write_manifest((cut for part in parts for cut in ManifestRows([part])), out)
+    skipped = [row for part in parts for row in _skipped_rows(part)]
+    if skipped:
+        write_jsonl(beside(out, "skipped.jsonl"), skipped)
+    shared = {key: facts[0][key] for key in ("units_sha256", "manifest_sha256", "clusters")}
+    write_json(beside(out, "meta.json"), {**shared, **counts, "sha256": sha256_file(out)})
+    for part, meta in zip(parts, metas, strict=True):
+        meta.unlink()  # first: a part without it counts as unfinished
+        part.unlink()
+        beside(part, "skipped.jsonl").unlink(missing_ok=True)
+    return counts
+
+
+def _skipped_rows(part: Path) -> list[dict[str, Any]]:
+    path = beside(part, "skipped.jsonl")
+    return list(read_jsonl(path)) if path.is_file() else []
+
+
+def _request(job: LabelJob) -> dict[str, str]:
+    """What an output is made of."""
+    facts = UnitModel.load(job.units).facts
+    return {
+        "units_sha256": facts["sha256"],
+        "manifest_sha256": job.manifest_sha256 or describe(job.manifest).sha256,
+    }
+
+
+def beside(out: Path, suffix: str) -> Path:
+    """The path of something that belongs to a manifest: `NAME.suffix`."""
     return out.with_name(f"{out.name.removesuffix('.jsonl.gz')}.{suffix}")
 
 
@@ -101,7 +229,7 @@ def _finished(out: Path, meta_path: Path, meta: dict[str, str]) -> dict[str, int
         out
     ):
         return None
-    return {key: int(stored[key]) for key in ("cuts", "skipped", "frames")}
+    return {key: int(stored[key]) for key in COUNTS}
 
 
 def _same_features(model: UnitModel, ckpt: Path | str | None, device: str) -> Features:
@@ -116,11 +244,13 @@ def _same_features(model: UnitModel, ckpt: Path | str | None, device: str) -> Fe
 
 
 def _labelled(
-    manifest: Path | str, model: UnitModel, features: Features, skips: SkipLog
+    job: LabelJob, model: UnitModel, features: Features, skips: SkipLog
 ) -> Iterator[tuple[Cut, list[int]]]:
-    total = describe(manifest).cuts
-    with Progress("units: cuts labelled", total) as progress:
-        for chunk in _chunks(open_manifest(manifest)):
+    rows = ManifestRows(manifest_files(job.manifest))
+    total = len(rows)
+    first, end = (total * number // job.num_shards for number in (job.shard, job.shard + 1))
+    with Progress("units: cuts labelled", end - first) as progress:
+        for chunk in _chunks(row.cut() for row in islice(rows.rows(), first, end)):
             good: list[tuple[Cut, torch.Tensor]] = []
             skips.saw(len(chunk))
             for cut in chunk:
