@@ -5,6 +5,7 @@ Source: wav2vec 2.0 (arXiv 2006.11477) §2 and HuBERT (arXiv 2106.07447) §4.2; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sslbench.errors import SslbenchError
+from sslbench.nn.strided import Norm, compute_dtype, first_two, next_layer
 
 WAV2VEC2_LAYERS: list[tuple[int, int, int]] = [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2
 """(channels, kernel, stride) of the published CNN: 320 samples per frame, 400 samples of context."""
@@ -26,8 +28,8 @@ class WaveformCNN(nn.Module):
         norm: "group" (one channel-wise GroupNorm after the first convolution) or "layer" (LayerNorm
             over channels after every convolution).
         bias: whether convolutions have a bias.
-        leak_padding: take GroupNorm statistics over the padding too, as the published code does
-            (only for comparisons with it).
+        leak_padding: for comparisons with the published code: its operators one by one, and so GroupNorm
+            statistics over the padding too.
 
     Raises:
         SslbenchError: unknown norm or no layers.
@@ -81,25 +83,76 @@ class WaveformCNN(nn.Module):
         """
         if audio.shape[1] < self.window:
             audio = F.pad(audio, (0, self.window - audio.shape[1]))
-        lens = audio_lens.clamp_min(self.window)
-        x = audio[:, None]  # (B, 1, T)
-        for layer, (kernel, stride) in zip(self.conv_layers, self.geometry, strict=True):
-            block = cast(nn.ModuleDict, layer)
-            x = block["0"](x)  # (B, C, T')
-            lens = (lens - kernel) // stride + 1
-            if "2" in block:
-                x = self._normalise(x, block["2"], lens)
-            x = F.gelu(x)
-        return x.transpose(1, 2), lens
+        if self.leak_padding:
+            return self._as_published(audio), self.frame_lens(audio_lens)
+        kernel, stride = self.geometry[0]
+        windows = audio.unfold(1, kernel, stride)  # (B, T', kernel)
+        lens = (audio_lens.clamp_min(self.window) - kernel) // stride + 1
+        total = windows.shape[1]
+        windows, weight, shift = self._first(windows, lens)
+        rows = math.prod(step for _, step in self.geometry[1:])  # divides every layer's padded length
+        windows = F.pad(windows.to(compute_dtype(weight)), (0, 0, 0, -total % rows))
+        blocks = [cast(nn.ModuleDict, block) for block in self.conv_layers]
+        norms = [self._norm(block) for block in blocks]
+        if len(blocks) == 1:
+            y = torch.baddbmm(shift.to(windows.dtype), windows, weight.to(windows.dtype)).flatten(0, 1)
+        for index, (kernel, stride) in enumerate(self.geometry[1:], start=1):
+            conv, norm = cast(nn.Conv1d, blocks[index]["0"]), norms[index - 1]
+            if index == 1:
+                y = first_two(windows, weight, shift, norm, stride, conv.weight, conv.bias)
+            else:
+                y = next_layer(y, norm, stride, conv.weight, conv.bias)
+            lens, total = (lens - kernel) // stride + 1, (total - kernel) // stride + 1
+        y = y.view(len(audio), -1, self.channels)[:, :total]
+        return norms[-1].gelu(y)[0], lens
 
-    def _normalise(self, x: torch.Tensor, norm: nn.Module, lens: torch.Tensor) -> torch.Tensor:
-        if isinstance(norm, nn.ModuleDict):
-            y: torch.Tensor = norm["1"](x.transpose(1, 2)).transpose(1, 2)
-            return y
-        norm = cast(nn.GroupNorm, norm)
-        if self.leak_padding or not is_padded(lens, x.shape[2]):
-            return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-        return masked_channel_norm(x, lens, norm.weight, norm.bias, norm.eps)
+    def _first(
+        self, windows: torch.Tensor, lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The first convolution, its GroupNorm folded in, as a product with (B, T, kernel) windows.
+
+        A channel w · u has mean w · mean(u) and variance w · cov(u) · w, so its statistics follow from ten
+        samples' covariances, and centring the windows centres every channel, whatever the bias.
+
+        Returns:
+            Windows, weights (B, kernel, C) and shifts (B, 1, C).
+        """
+        block = cast(nn.ModuleDict, self.conv_layers[0])
+        conv = cast(nn.Conv1d, block["0"])
+        weight = conv.weight[:, 0].T  # (kernel, C)
+        bias = torch.zeros_like(weight[0]) if conv.bias is None else conv.bias
+        if self.norm == "layer":
+            return windows, weight.expand(len(windows), -1, -1), bias.expand(len(windows), 1, -1)
+        norm = cast(nn.GroupNorm, block["2"])
+        total = windows.shape[1]
+        exact = windows.double() * length_mask(lens, total)[..., None]
+        count = lens[:, None, None].double()
+        mean = exact.sum(1, keepdim=True) / count  # (B, 1, kernel)
+        covariance = exact.transpose(1, 2) @ exact / count - mean.transpose(1, 2) @ mean
+        weight = weight.double()  # so that each folded weight is rounded once
+        var = (weight * (covariance @ weight)).sum(1, keepdim=True)  # (B, 1, C)
+        weight = weight * norm.weight.double() * torch.rsqrt(var.clamp_min(0.0) + norm.eps)
+        shift = (norm.bias + 0 * bias).expand(len(windows), 1, -1)
+        return windows - mean.to(windows.dtype), weight.to(conv.weight.dtype), shift
+
+    def _as_published(self, audio: torch.Tensor) -> torch.Tensor:
+        """(B, T) -> (B, F, C) by the original's convolution and norm operators."""
+        x = audio[:, None]  # (B, 1, T)
+        for layer in self.conv_layers:
+            block = cast(nn.ModuleDict, layer)
+            x = block["0"](x)
+            if self.norm == "layer":
+                x = cast(nn.ModuleDict, block["2"])["1"](x.transpose(1, 2)).transpose(1, 2)
+            elif "2" in block:
+                x = block["2"](x)
+            x = F.gelu(x)
+        return x.transpose(1, 2)
+
+    def _norm(self, block: nn.ModuleDict) -> Norm:
+        if self.norm == "group":
+            return Norm(None, None)
+        norm = cast(nn.LayerNorm, cast(nn.ModuleDict, block["2"])["1"])
+        return Norm(norm.weight, norm.bias, norm.eps)
 
 
 def min_samples(geometry: Sequence[tuple[int, int]]) -> int:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sslbench.errors import SslbenchError
+from sslbench.nn import strided
 from sslbench.nn.frontend import (
     WaveformCNN,
     expand_to_contract,
@@ -44,6 +45,65 @@ def test_leaking_group_norm_is_what_the_check_above_catches() -> None:
     features, frame_lens = cnn(audio, lens)
     alone, _ = cnn(audio[1:, :4000], lens[1:])
     assert (alone[0] - features[1, : frame_lens[1]]).abs().max().item() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "layers", [LAYERS, [(8, 8, 4), (6, 4, 2), (6, 5, 2), (4, 1, 2), (4, 3, 1)], LAYERS[:1]]
+)
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_matrix_products_equal_the_convolution_operators(
+    layers: list[tuple[int, int, int]], norm: str, bias: bool
+) -> None:
+    """Outputs and all gradients, the samples' too; clips of one length, which both forms treat alike."""
+    torch.manual_seed(0)
+    ours, published = WaveformCNN(layers, norm, bias), WaveformCNN(layers, norm, bias, leak_padding=True)
+    for parameter in ours.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    published.load_state_dict(ours.state_dict())
+    audio = (0.1 * torch.randn(3, 3300) + 0.05).requires_grad_()
+    lens = torch.full((3,), 3300)
+    (a, _), (b, _) = ours(audio, lens), published(audio, lens)
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    probe = torch.randn_like(a)
+    # a bias before GroupNorm changes nothing, so its gradient is rounding alone
+    names = [name for name, _ in ours.named_parameters() if (norm, name) != ("group", "conv_layers.0.0.bias")]
+    found, wanted = (
+        torch.autograd.grad((y * probe).sum(), [audio, *(m.get_parameter(name) for name in names)])
+        for y, m in ((a, ours), (b, published))
+    )
+    for g, h in zip(found, wanted, strict=True):
+        torch.testing.assert_close(g, h, atol=1e-5 * float(h.abs().max()), rtol=0)
+    with torch.no_grad():
+        next(ours.parameters())[0, 0, 0] += 0.01
+        assert not torch.allclose(ours(audio, lens)[0], b, atol=1e-5)
+
+
+def test_chunks_of_the_first_layer_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cnn = WaveformCNN(LAYERS)
+    audio, lens = padded_batch([3000, 2500, 1200])
+    weight = cnn.conv_layers[0]["0"].weight  # type: ignore[index]
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        y, _ = cnn(audio, lens)
+        return y, torch.autograd.grad(y.square().sum(), weight)[0]
+
+    whole = run()
+    monkeypatch.setitem(strided.CHUNK_VALUES, "cpu", 1)
+    for a, b in zip(run(), whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_narrows_the_products_and_stays_close() -> None:
+    cnn = WaveformCNN(LAYERS)
+    audio, lens = padded_batch([3000, 2500])
+    exact, _ = cnn(audio, lens)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = cnn(audio, lens)
+    assert y.dtype == torch.bfloat16
+    assert float((y - exact).abs().max()) < 0.05 * float(exact.abs().max())
+    y.float().square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in cnn.parameters())
 
 
 def test_masked_channel_norm_equals_group_norm_clip_by_clip() -> None:
