@@ -1,0 +1,107 @@
+"""CTC decoding with a word n-gram model: flashlight's lexicon beam search through torchaudio, and KenLM."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sslbench.errors import SslbenchError
+from sslbench.finetune.rnnt import BLANK
+from sslbench.finetune.vocab import BLANK_SYMBOL, SPACE, Vocab
+
+MARKS = {"<s>", "</s>", "<unk>"}
+UNLIKELY = -30.0
+
+
+class NgramDecoder:
+    """Words of an ARPA file, spelled in a recognizer's units, weighed by the file's probabilities."""
+
+    def __init__(
+        self, vocab: Vocab, arpa: Path | str, beam: int, lm_weight: float, word_score: float
+    ) -> None:
+        """Build the search.
+
+        Args:
+            vocab: characters or word pieces.
+            arpa: language model with word n-grams; its unigrams are the words that can be recognised.
+            beam: hypotheses kept.
+            lm_weight: of the model's log-probabilities.
+            word_score: added per word.
+
+        Raises:
+            SslbenchError: missing packages or file, a vocabulary of phones, or no word that can be spelled.
+        """
+        self.closes = SPACE in vocab.symbols
+        lexicon = list(_lexicon(vocab, arpa, self.closes))
+        if not lexicon:
+            raise SslbenchError(f"{arpa}: none of its words can be spelled with the recognizer's units")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "lexicon.txt")
+            path.write_text(
+                "".join(f"{word} {' '.join(units)}\n" for word, units in lexicon), encoding="utf-8"
+            )
+            self._search = _build(vocab, str(path), str(arpa), beam, lm_weight, word_score, self.closes)
+        self._boundary = vocab.symbols.index(SPACE) if self.closes else BLANK
+
+    def __call__(self, log_probs: torch.Tensor, lens: torch.Tensor) -> list[str]:
+        """Texts of (B, F, classes) log-probabilities with (B,) valid frames."""
+        log_probs = log_probs.float().cpu()
+        # a last word ends with the clip: one more frame that can be a boundary, or a blank
+        end = torch.full((1, log_probs.shape[-1]), UNLIKELY)
+        end[0, [BLANK, self._boundary]] = 0.0
+        texts = []
+        for row, length in zip(log_probs, lens.tolist(), strict=True):
+            found = self._search(torch.cat([row[:length], end])[None])[0]
+            texts.append(" ".join(found[0].words) if found else "")
+        return texts
+
+
+def _lexicon(vocab: Vocab, arpa: Path | str, closes: bool) -> Iterator[tuple[str, list[str]]]:
+    if vocab.scored != "word":
+        raise SslbenchError("decode: a word language model needs characters or word pieces, not phones")
+    for word in unigrams(arpa):
+        before = sum(vocab.unknown.values())
+        units = [vocab.symbols[number] for number in vocab.encode(word)]
+        if word not in MARKS and units and sum(vocab.unknown.values()) == before:
+            yield word, [*units, SPACE] if closes else units
+
+
+def unigrams(arpa: Path | str) -> Iterator[str]:
+    """The words of an ARPA file. Raises `SslbenchError` when it is missing or none."""
+    path = Path(arpa)
+    if not path.is_file():
+        raise SslbenchError(f"{path}: no such language model; 'sslbench lm' makes one from text")
+    inside = False
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if line.startswith("\\"):
+                if inside:
+                    return
+                inside = line.strip() == "\\1-grams:"
+            elif inside and line.strip():
+                yield line.split()[1]
+    if not inside:
+        raise SslbenchError(f"{path}: is no ARPA file (it has no \\1-grams section)")
+
+
+def _build(
+    vocab: Vocab, lexicon: str, arpa: str, beam: int, lm_weight: float, word_score: float, closes: bool
+) -> Any:
+    try:
+        from torchaudio.models.decoder import ctc_decoder
+
+        importlib.import_module("flashlight.lib.text.decoder.kenlm")
+    except ImportError as error:
+        raise SslbenchError(
+            f"decode: --lm needs flashlight-text and kenlm ({error}): pip install 'sslbench[lm]'"
+        ) from None
+    return ctc_decoder(
+        lexicon=lexicon, tokens=vocab.symbols, lm=arpa, nbest=1, beam_size=beam, lm_weight=lm_weight,
+        word_score=word_score, blank_token=BLANK_SYMBOL, sil_token=SPACE if closes else BLANK_SYMBOL,
+        unk_word="<unk>",
+    )  # fmt: skip
