@@ -14,6 +14,7 @@ from sslbench.data.manifests import describe
 from sslbench.errors import SslbenchError
 from sslbench.pretrain.batches import majority_share
 from sslbench.pretrain.config import PretrainConfig, identity
+from sslbench.pretrain.inputs import fit_inputs
 from sslbench.train import checkpoint
 from sslbench.train.average import average_between
 from sslbench.train.logging import peak_mem_bytes
@@ -85,8 +86,9 @@ def export_initial(exp: Path, out: Path) -> UpstreamCheckpoint:
     """Write the weights that the run began with: the same architecture, untrained."""
     config = load_config(exp)
     torch.manual_seed(derive(config.seed, "weights"))
-    state = build_model(config.upstream, config.model).state_dict()
-    return _save(config, state, out, "random", {"steps": 0, "seed": config.seed})
+    model = build_model(config.upstream, config.model)
+    fit_inputs(model, config)
+    return _save(config, model.state_dict(), out, "random", {"steps": 0, "seed": config.seed})
 
 
 def load_config(exp: Path) -> PretrainConfig:

@@ -14,6 +14,7 @@ from sslbench.nn.upstream import LossOutput, PretrainBatch, SSLModel
 from sslbench.pretrain import summary
 from sslbench.pretrain.batches import check_units, collate, make_loader
 from sslbench.pretrain.config import MAY_CHANGE, PretrainConfig
+from sslbench.pretrain.inputs import fit_inputs
 from sslbench.pretrain.optimizer import make_updater
 from sslbench.train.dist import World, join, leave
 from sslbench.train.job import Autocast, Batch, Job
@@ -69,6 +70,7 @@ class PretrainJob(Job[AudioBatch, PretrainBatch]):
         self.config, self.world, self.exp = config, world, Path(config.exp_dir)
         torch.manual_seed(derive(config.seed, "weights"))
         self.model = build_model(config.upstream, config.model).to(world.device)
+        fit_inputs(self.model, config)
         num_units = getattr(self.model.config, "num_units", None)
         for manifest in filter(None, (config.train_manifest, config.dev_manifest)):
             check_units(manifest, config.label_rate_hz, num_units)

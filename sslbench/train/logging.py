@@ -98,10 +98,10 @@ class Meter:
 
 
 def per_frame(sums: dict[str, float]) -> dict[str, float]:
-    """Sums over frames as means; `correct` becomes `acc`."""
+    """Sums over frames as means; `correct` becomes `acc`, also as the beginning of a name."""
     frames = max(1.0, sums.get("frames", 0.0))
-    names = {"loss_sum": "loss", "correct": "acc"}
-    return {names.get(key, key): value / frames for key, value in sums.items() if key != "frames"}
+    means = {key: value / frames for key, value in sums.items() if key != "frames"}
+    return {key.replace("loss_sum", "loss").replace("correct", "acc"): mean for key, mean in means.items()}
 
 
 def peak_mem_bytes() -> int:
