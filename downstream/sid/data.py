@@ -9,10 +9,14 @@ from typing import Any
 
 from lhotse.cut import Cut
 
+from sslbench.corpora import _voxceleb as voxceleb
 from sslbench.data.manifests import open_manifest, splits
 from sslbench.errors import SslbenchError
+from sslbench.probe.files import AudioFile, Missing, counted, file_cuts, label
 
 DEV_SHARE, TEST_SHARE = 0.15, 0.15
+LISTS = ["veri_test_class.txt", "iden_split.txt"]
+OFFICIAL_FILES = 138_361 + 6_904 + 8_251
 
 
 def pooled_cuts(folder: Path, wanted: list[str]) -> list[Cut]:
@@ -32,10 +36,37 @@ def pooled_cuts(folder: Path, wanted: list[str]) -> list[Cut]:
     return list(cuts.values())
 
 
+def official_parts(root: Path) -> dict[str, list[Cut]]:
+    """The clips of VoxCeleb1 by its identification list (`veri_test_class.txt` or `iden_split.txt`).
+
+    Raises:
+        SslbenchError: naming what is missing.
+    """
+    missing = Missing(
+        "sid: VoxCeleb1",
+        root,
+        f"{voxceleb.LAYOUT}, and put iden_split.txt (or veri_test_class.txt) beside them",
+    )
+    for folder in ("dev/wav", "test/wav"):
+        missing.need(root / folder)
+    listed = missing.need(voxceleb.first_file(root, LISTS))
+    missing.check()
+    parts: dict[str, list[AudioFile]] = {"train": [], "dev": [], "test": []}
+    numbers = {"1": "train", "2": "dev", "3": "test"}
+    for number, name in voxceleb.read_pairs(listed, 2):
+        path = voxceleb.find_clip(root, name)
+        if path is None or number not in numbers:
+            missing.need(root / "dev" / "wav" / name)
+            continue
+        parts[numbers[number]].append(AudioFile(path, voxceleb.clip_id(name), name.split("/")[0]))
+    missing.check()
+    corpus = counted("voxceleb1", sum(map(len, parts.values())), OFFICIAL_FILES)
+    return {part: list(file_cuts(files, corpus)) for part, files in parts.items()}
+
+
 def session_of(cut: Cut) -> Any:
     """The recording session, or None."""
-    own = (cut.custom or {}).get("session")
-    return own if own is not None else (cut.supervisions[0].custom or {}).get("session")
+    return label(cut, "session")
 
 
 def split_speakers(cuts: list[Cut]) -> dict[str, list[Cut]]:

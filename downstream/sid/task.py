@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lhotse.cut import Cut
 
-from sslbench.downstream.sid.data import pooled_cuts, split_speakers
+from sslbench.downstream.sid.data import official_parts, pooled_cuts, split_speakers
+from sslbench.probe.files import is_prepared
 from sslbench.probe.task import Example, Parts
 from sslbench.probe.utterance import UtteranceTask
 
@@ -18,11 +19,14 @@ class Task(UtteranceTask):
     config_path = Path(__file__).with_name("config.yaml")
 
     def prepare(self, root: Path) -> Parts:
-        parts = split_speakers(pooled_cuts(root, self.settings["pool"]))
+        if is_prepared(root) or not any(root.glob("*/wav")):
+            parts = split_speakers(pooled_cuts(root, self.settings["pool"]))
+        else:
+            parts = official_parts(root)
         self.slots = [sorted({_speaker(cut) for cut in parts["train"]})]
         index = {label: number for number, label in enumerate(self.slots[0])}
         return {
-            part: [Example(cut, (index[_speaker(cut)],), _speaker(cut), _speaker(cut)) for cut in cuts]
+            part: [Example(cut, (index.get(_speaker(cut), 0),), _speaker(cut), _speaker(cut)) for cut in cuts]
             for part, cuts in parts.items()
         }
 

@@ -112,7 +112,7 @@ class GridTrainer:
                 point.best_state = {name: value.clone() for name, value in self.grid.state(k).items()}
 
     def _keep_test(self, point: Point, rows: list[Prediction]) -> float:
-        score = self.task.metrics(rows)[self.task.headline].value
+        score = self.task.selection(rows)
         if point.test_score is None or better(score, point.test_score, self.task.higher_is_better):
             point.test_score, point.test_selected = score, rows
         return score

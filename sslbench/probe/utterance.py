@@ -90,5 +90,8 @@ class UtteranceTask(ProbeTask):
             )
         }
 
+    def selection(self, predictions: Sequence[Prediction]) -> float:
+        return 100 * sum(row.hyp == row.ref for row in predictions) / len(predictions)
+
     def facts(self) -> dict[str, Any]:
         return {"labels": self.slots}

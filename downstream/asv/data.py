@@ -1,0 +1,123 @@
+"""Speaker verification's clips and trials: VoxCeleb1 in its official layout, or a corpus with speakers."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lhotse.cut import Cut
+
+from sslbench.corpora import _voxceleb as voxceleb
+from sslbench.errors import SslbenchError
+from sslbench.probe.files import AudioFile, Missing, counted, file_cuts, label, manifest_parts, speaker
+from sslbench.probe.task import Example
+
+TRIAL_LISTS = ["voxceleb1_test_v2.txt", "veri_test2.txt", "veri_test.txt"]
+OFFICIAL_FILES = 148_642 + 4_874
+DEV_SPEAKERS, DEV_VIDEOS = 40, 2
+MOST_PAIRS = 5000  # of each kind, where trials are drawn
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Two clips, and whether one speaker said both."""
+
+    enrol: str
+    test: str
+    same: bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Clips of train, dev and test, and the official trials of test (None: drawn)."""
+
+    parts: dict[str, list[Cut]]
+    trials: list[Trial] | None
+
+
+def official(root: Path) -> Corpus:
+    """VoxCeleb1: all development speakers train, the test half's trials come from the official list.
+
+    There is no official dev set. Two videos of each of 40 training speakers (by a hash) are left out of
+    training and give dev trials across videos.
+
+    Raises:
+        SslbenchError: naming what is missing.
+    """
+    missing = Missing(
+        "asv: VoxCeleb1",
+        root,
+        f"{voxceleb.LAYOUT}, and put veri_test2.txt (or voxceleb1_test_v2.txt) beside them",
+    )
+    for half in ("dev", "test"):
+        missing.need(root / half / "wav")
+    listed = missing.need(voxceleb.first_file(root, TRIAL_LISTS))
+    missing.check()
+    trials, files = [], {}
+    for word, enrol, test in voxceleb.read_pairs(listed, 3):
+        for name in (enrol, test):
+            path = missing.need(root / "test" / "wav" / name)
+            files[name] = AudioFile(path, voxceleb.clip_id(name), name.split("/")[0])
+        trials.append(Trial(voxceleb.clip_id(enrol), voxceleb.clip_id(test), word == "1"))
+    missing.check()
+    parts = _development(root / "dev" / "wav")
+    parts["test"] = list(files.values())
+    corpus = counted("voxceleb1", sum(map(len, parts.values())), OFFICIAL_FILES)
+    return Corpus({part: list(file_cuts(some, corpus)) for part, some in parts.items()}, trials)
+
+
+def _development(folder: Path) -> dict[str, list[AudioFile]]:
+    videos: dict[str, dict[str, list[AudioFile]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted(folder.glob("*/*/*.wav")):
+        who, video = path.parts[-3], path.parts[-2]
+        file = AudioFile(path, "-".join([who, video, path.stem]), who, {"session": video})
+        videos[who][video].append(file)
+    able = [who for who, own in videos.items() if len(own) > DEV_VIDEOS]
+    chosen = set(sorted(able, key=_hashed)[:DEV_SPEAKERS])
+    if len(chosen) < 2:
+        raise SslbenchError(
+            f"asv: {folder}: {len(chosen)} speakers have three videos, two are needed for dev"
+        )
+    parts: dict[str, list[AudioFile]] = {"train": [], "dev": []}
+    for who, own in videos.items():
+        held = set(sorted(own, key=lambda v: _hashed(who + v))[:DEV_VIDEOS]) if who in chosen else set()
+        for video, files in own.items():
+            parts["dev" if video in held else "train"] += files
+    return parts
+
+
+def labelled(root: Path, settings: dict[str, Any]) -> Corpus:
+    """A corpus folder with speakers: other speakers in train, dev and test. Raises `SslbenchError`
+    when a part has fewer than two speakers."""
+    parts = manifest_parts(root, settings)
+    for part, cuts in parts.items():
+        named = {speaker(cut) for cut in cuts if cut.supervisions and cut.supervisions[0].speaker is not None}
+        if len(named) < 2:
+            raise SslbenchError(f"asv: {root}: {part} has {len(named)} speakers, two are needed")
+    return Corpus(parts, None)
+
+
+def drawn_trials(examples: Sequence[Example]) -> list[Trial]:
+    """Trials where no list exists: all pairs of one speaker (of different sessions, where those are known)
+    up to 5000, and as many pairs of two speakers, both chosen by a hash of their ids."""
+    same, other = [], []
+    for a, b in itertools.combinations(sorted(examples, key=lambda e: e.id), 2):
+        if a.speaker != b.speaker:
+            other.append(Trial(a.id, b.id, False))
+        elif label(a.cut, "session") is None or label(a.cut, "session") != label(b.cut, "session"):
+            same.append(Trial(a.id, b.id, True))
+    same = _fewest(same, MOST_PAIRS)
+    return same + _fewest(other, len(same))
+
+
+def _fewest(trials: list[Trial], most: int) -> list[Trial]:
+    return sorted(trials, key=lambda t: _hashed(f"{t.enrol}|{t.test}"))[:most]
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
