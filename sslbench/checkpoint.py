@@ -64,8 +64,8 @@ class UpstreamCheckpoint:
         missing = [name for name in (WEIGHTS, CONFIG, CARD) if not (folder / name).is_file()]
         if missing:
             raise SslbenchError(
-                f"{folder}: is no upstream checkpoint (lacks {', '.join(missing)}); "
-                "make one with 'sslbench export EXP --out DIR'"
+                f"{folder}: is no upstream checkpoint (lacks {', '.join(missing)}); make one with "
+                "'sslbench export EXP --out DIR', or from another toolkit's with 'sslbench convert'"
             )
         settings, card = read_yaml(folder / CONFIG), read_yaml(folder / CARD)
         digest = sha256_file(folder / WEIGHTS)

@@ -107,6 +107,16 @@ def upstreams() -> Registry:
     return Registry("upstream", entries + _plugins("upstreams"))
 
 
+def converters() -> Registry:
+    """Every family that reads other toolkits' checkpoints: `convert.py` with `CONVERTER`
+    (`sslbench.convert.family.Converter`), and `sslbench.converters` entry points."""
+    folders = [folder for folder in _room("upstream") if (folder / "convert.py").is_file()]
+    entries = [
+        Entry(f.name, f"sslbench.upstream.{f.name}.convert:CONVERTER", f.name, "sslbench") for f in folders
+    ]
+    return Registry("converter", entries + _plugins("converters"))
+
+
 def tasks() -> Registry:
     """Every evaluation of `downstream/`: `task.py` with a class `Task`."""
     folders = [folder for folder in _room("downstream") if (folder / "task.py").is_file()]
