@@ -218,3 +218,131 @@ def test_spec_augment_equals_s3prls(lens: tuple[int, ...]) -> None:
     other = SpecAugment(time_masks=3).train()(padded, lengths)
     assert not torch.equal(other, ours)
     assert torch.equal(SpecAugment().eval()(padded, lengths), padded)
+
+
+def sd_expert(folder: Path) -> Any:
+    module = pytest.importorskip("s3prl.downstream.diarization.expert")
+    options = {
+        "datarc": {"num_speakers": 2, "frame_shift": None},
+        "loaderrc": {"train_batchsize": 8, "eval_batchsize": 1},
+        "modelrc": {"rnn_layers": 1, "hidden_size": HIDDEN},
+        "scorerc": {"save_predictions": True},
+    }
+    return module.DownstreamExpert(DIM, 320, options, str(folder))
+
+
+def test_diarization_equals_s3prls_expert(tmp_path: Path) -> None:
+    from sslbench.downstream.sd.answer import turns_text
+    from sslbench.downstream.sd.der import Turn
+    from sslbench.downstream.sd.task import Task
+
+    theirs = sd_expert(tmp_path)
+    task = Task("smoke")
+    task.dim = HIDDEN
+    head = task.head(DIM)
+    head.load_state_dict(
+        {f"rnn.{k}": v for k, v in theirs.model.rnn.state_dict().items()}
+        | {f"linear.{k}": v for k, v in theirs.model.linear.state_dict().items()}
+    )
+    talks = [
+        [Turn(0.1, 0.7, "b"), Turn(0.5, 1.0, "a")],
+        [Turn(0.0, 0.4, "x")],
+        [Turn(0.2, 0.3, "q"), Turn(0.25, 0.6, "p")],
+    ]
+    features = clips(50, 31, 30)  # the second has one frame more than its label, as rounding gives
+    targets = [
+        {"samples": n, "turns": [[t.start, t.end, t.speaker] for t in turns]}
+        for n, turns in zip((16_000, 9_900, 9_600), talks, strict=True)
+    ]
+    labels = [task._labels(target).numpy() for target in targets]
+    assert [len(label) for label in labels] == [50, 30, 30]
+    found = records("acc", "der")
+    expected = theirs("train", features, labels, [50, 30, 30], None, found)
+    padded, lens = pad(features)
+    logits = head(padded, lens)
+    loss = task.loss(logits, lens, targets[:3])
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(head.rnn.weight_hh_l0.grad, theirs.model.rnn.weight_hh_l0.grad)
+
+    rows = []
+    single = records("acc", "der")
+    for clip, label, turns in zip(features, labels, talks, strict=True):
+        with torch.no_grad():
+            theirs("dev", [clip], [label], [len(label)], None, single)
+            answer = task.decode(head(clip[None], torch.tensor([len(clip)])), torch.tensor([len(label)]))[0]
+        rows.append(Prediction(turns_text(turns), answer, turns_text(turns), "s"))
+    ours = task.metrics(rows)
+    assert ours["frame_acc"].value == pytest.approx(100 * sum(single["acc"]) / 3)
+    assert ours["frame_der"].value == pytest.approx(100 * sum(single["der"]) / 3)
+    assert 0 < ours["frame_acc"].value < 100
+
+    head.linear.bias.data[0] += 0.5  # control
+    assert abs(float(task.loss(head(padded, lens), lens, targets)) - float(expected)) > 1e-3
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.4, 2.5])
+def test_frame_labels_equal_s3prls(tmp_path: Path, seconds: float) -> None:
+    """On a Kaldi-style folder, in chunks that turns begin in, end in and span."""
+    import numpy as np
+    import soundfile
+
+    from sslbench.downstream.sd.data import frame_labels, read_kaldi
+    from sslbench.downstream.sd.der import Turn
+
+    dataset = pytest.importorskip("s3prl.downstream.diarization.dataset")
+    turns = [Turn(0.03, min(0.71, seconds), "z"), Turn(0.35, seconds - 0.02, "a")]
+    for part in ("train", "dev", "test"):
+        folder = tmp_path / part
+        folder.mkdir()
+        soundfile.write(folder / "r.wav", np.zeros(int(16_000 * seconds)), 16_000)
+        lines = {
+            "wav.scp": [f"r {folder / 'r.wav'}"],
+            "reco2dur": [f"r {seconds}"],
+            "segments": [f"u{i} r {t.start} {t.end}" for i, t in enumerate(turns)],
+            "utt2spk": [f"u{i} {t.speaker}" for i, t in enumerate(turns)],
+            "rttm": [f"SPEAKER r 1 {t.start} {t.end - t.start} <NA> <NA> {t.speaker} <NA>" for t in turns],
+        }
+        for name, rows in lines.items():
+            (folder / name).write_text("\n".join(rows) + "\n")
+    (talk,) = read_kaldi(tmp_path)["test"]
+    theirs = dataset.DiarizationDataset(
+        "test", str(tmp_path / "test"), chunk_size=20, frame_shift=320, num_speakers=2
+    )
+    _, expected, _ = theirs[0]
+    frames = int(seconds * 16_000 / 320)
+    ours = frame_labels(talk.turns, frames, 320, 2, 20)
+    np.testing.assert_array_equal(ours, np.concatenate(expected))
+    assert ours.any()
+    # control: without chunks the turn that spans a whole chunk is marked
+    assert (frame_labels(talk.turns, frames, 320, 2, 10_000) != ours).any()
+
+
+def test_query_matching_equals_s3prls() -> None:
+    import numpy as np
+
+    from sslbench.downstream.qbe.dtw import Documents, match, normalized
+
+    pytest.importorskip("dtw", reason="needs dtw-python, as s3prl does: pip install dtw-python lxml")
+    module = pytest.importorskip("s3prl.downstream.quesst14_dtw.expert")
+    rng = np.random.default_rng(2)
+    clips_ = [rng.normal(1, 2, (n, 12)).astype(np.float32) for n in (9, 14, 5, 40, 33, 7, 3)]
+    ours = normalized(clips_)
+    everything = torch.cat([torch.from_numpy(clip) for clip in clips_])
+    mean, deviation = everything.mean(0), torch.clamp(everything.std(0), 1e-9)
+    for clip, normal in zip(clips_, ours, strict=True):
+        np.testing.assert_allclose(normal, ((torch.from_numpy(clip) - mean) / deviation).numpy(), atol=1e-5)
+    options = {
+        "step_pattern": "asymmetric", "keep_internals": False, "distance_only": False,
+        "open_begin": True, "open_end": True,
+    }  # fmt: skip
+    queries, documents = ours[:3], ours[3:]
+    whole = Documents.of(documents)
+    for query in queries:
+        expected = [module.match(query, d, "q", "d", module.cosine_exp, True, options)[2] for d in documents]
+        np.testing.assert_allclose(match(query, whole), expected, atol=1e-5)
+        # control: another distance is another number
+        other = [module.match(query, d, "q", "d", module.cosine_exp, False, options)[2] for d in documents]
+        assert np.abs(match(query, whole) - other).max() > 1e-2
+    assert not match(ours[6], whole).any()  # fewer than five frames match nothing

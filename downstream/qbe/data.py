@@ -1,0 +1,155 @@
+"""Queries and documents: QUESST 2014 (English part), or words cut out of an aligned corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lhotse.cut import Cut
+
+from sslbench.data.manifests import splits
+from sslbench.errors import SslbenchError
+from sslbench.probe.splits import file_cut, of_kinds, open_split, text_of
+
+CORPUS = "quesst14"
+LANGUAGE = "nnenglish"
+LISTS = {"dev": "language_key_dev.lst", "test": "language_key_eval.lst"}
+DOCUMENT_LIST = "language_key_utterances.lst"
+TRUTHS = {"dev": "groundtruth_quesst14_dev", "test": "groundtruth_quesst14_eval"}
+MIN_LETTERS = 4
+_TERM = re.compile(r'<term\b[^>]*?termid="([^"]+)"[^>]*>\s*<termtext>([^<]*)</termtext>')
+
+
+@dataclass(frozen=True)
+class Search:
+    """One part: what is looked for, where, and what there is to be found."""
+
+    queries: list[Cut]
+    documents: list[Cut]
+    found: dict[str, set[str]]
+    """Query id → ids of the documents that hold it."""
+
+
+def quesst_home(root: Path) -> Path | None:
+    """`root` or `root/quesst14Database` when it looks like QUESST 2014."""
+    homes = [home for home in (root / "quesst14Database", root) if (home / "scoring").is_dir()]
+    return homes[0] if homes else None
+
+
+def read_quesst(home: Path) -> dict[str, Search]:
+    """Dev and test ("eval") of the English part, as s3prl's quesst14_dtw selects it.
+
+    Raises:
+        SslbenchError: naming everything of the layout that is missing.
+    """
+    scoring = home / "scoring"
+    wanted = [*LISTS.values(), DOCUMENT_LIST, *TRUTHS.values()]
+    missing = [f"scoring/{name}" for name in wanted if not (scoring / name).exists()]
+    if missing:
+        raise SslbenchError(f"{home}: lacks {', '.join(missing)}; unpack quesst14Database.tgz again")
+    documents = _audio(home, scoring / DOCUMENT_LIST)
+    return {
+        part: Search(_audio(home, scoring / name), documents, _truth(scoring / TRUTHS[part]))
+        for part, name in LISTS.items()
+    }
+
+
+def _audio(home: Path, listing: Path) -> list[Cut]:
+    """The English entries, `…/FOLDER/FILE.wav nnenglish`, below the database's root."""
+    rows = [line.split() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+    paths = [home / re.sub(r"^.*?/", "", row[0]) for row in rows if row[1] == LANGUAGE]
+    absent = [str(path.relative_to(home)) for path in paths if not path.is_file()]
+    if absent or not paths:
+        what = f"{len(absent)} files that it names are missing ({', '.join(absent[:3])})"
+        raise SslbenchError(f"{listing}: {what if absent else f'has no {LANGUAGE} entry'}")
+    # 8 kHz telephone speech among it; read_cut resamples, which s3prl leaves to sox
+    return [file_cut(path, path.stem, "", path.stem, CORPUS).resample(16_000) for path in paths]
+
+
+def _truth(folder: Path) -> dict[str, set[str]]:
+    """Occurrences from the RTTM's LEXEME lines; a term list maps their texts to query ids."""
+    files = sorted(folder.glob("*.rttm"))
+    if not files:
+        raise SslbenchError(f"{folder}: holds no .rttm file with the ground truth")
+    ids: dict[str, str] = {}
+    for listing in folder.glob("*.tlist.xml"):
+        text = listing.read_text(encoding="utf-8")
+        ids |= {spoken.strip(): name for name, spoken in _TERM.findall(text)}
+    found: dict[str, set[str]] = {}
+    for line in files[0].read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if words and words[0] == "LEXEME":
+            found.setdefault(ids.get(words[5], words[5]), set()).add(words[1])
+    return found
+
+
+def read_manifests(root: Path, settings: dict[str, Any], tier: str) -> dict[str, Search]:
+    """Words of one split cut out by their phone alignment, looked for in the utterances of others.
+
+    A word becomes a query where the lexicon's phones of all words of its utterance are as many as those
+    aligned, and it occurs in some documents but not in all.
+
+    Raises:
+        SslbenchError: splits, alignments or the lexicon are missing, or no word qualifies.
+    """
+    lexicon = root / "lexicon.txt"
+    if not splits(root) or not lexicon.is_file():
+        raise SslbenchError(
+            f"{root}: query by example needs QUESST 2014 (scoring/, Audio/ …), or manifests with phone "
+            "alignments and a lexicon.txt"
+        )
+    rows = [line.split() for line in lexicon.read_text(encoding="utf-8").splitlines()]
+    phones = {word: len(spelled) for word, *spelled in rows}
+    kinds, limits = settings["kinds"], settings["limits"][tier]
+    pool = [cut for name in settings["documents"] if name in splits(root)
+            for cut in of_kinds(open_split(root, name, (name,)), kinds)]  # fmt: skip
+    documents = _drawn(pool, limits["documents"])
+    parts = {}
+    for part, start in (("dev", ("dev",)), ("test", ("test",))):
+        sources = of_kinds(open_split(root, settings[part], start), kinds)
+        parts[part] = _words_search(sources, documents, phones, limits["queries"])
+        if not parts[part].queries:
+            raise SslbenchError(f"{root}: no word of {settings[part]} can serve as a query")
+    return parts
+
+
+def _words_search(
+    sources: Sequence[Cut], documents: list[Cut], phones: dict[str, int], limit: int | None
+) -> Search:
+    held = {cut.id: set(text_of(cut).split()) for cut in documents}
+    made: dict[str, tuple[Cut, set[str]]] = {}
+    for cut in sources:
+        for word, start, end in word_times(cut, phones):
+            where = {name for name, words in held.items() if word in words and name != cut.id}
+            if len(word) >= MIN_LETTERS and 0 < len(where) < len(documents) and word not in made:
+                piece = cut.truncate(offset=start, duration=end - start).with_id(f"{cut.id}-{word}")
+                made[word] = (piece, where)
+    chosen = _drawn([piece for piece, _ in made.values()], limit)
+    found = {piece.id: where for piece, where in made.values()}
+    return Search(chosen, documents, {piece.id: found[piece.id] for piece in chosen})
+
+
+def word_times(cut: Cut, phones: dict[str, int]) -> list[tuple[str, float, float]]:
+    """(word, start, end) of each word in seconds; empty where alignment and lexicon disagree in number."""
+    items = [item for s in cut.supervisions for item in (s.alignment or {}).get("phone", [])]
+    spoken = sorted((item for item in items if item.symbol != "SIL"), key=lambda item: item.start)
+    words = text_of(cut).split()
+    if any(word not in phones for word in words) or sum(phones[word] for word in words) != len(spoken):
+        return []
+    times, place = [], 0
+    for word in words:
+        own = spoken[place : place + phones[word]]
+        place += phones[word]
+        times.append((word, float(own[0].start), float(own[-1].end)))
+    return times
+
+
+def _drawn(cuts: Sequence[Cut], limit: int | None) -> list[Cut]:
+    """At most `limit` in their order, chosen by the hash of their ids."""
+    lots = sorted(cuts, key=lambda cut: hashlib.sha256(cut.id.encode()).digest())[:limit]
+    kept = {cut.id for cut in lots}
+    return [cut for cut in cuts if cut.id in kept]

@@ -1,0 +1,118 @@
+"""Query by example (QbE): spoken queries are looked for in spoken documents, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sslbench.downstream.qbe.data import Search, quesst_home, read_manifests, read_quesst
+from sslbench.downstream.qbe.dtw import Documents, match, normalized, standardized
+from sslbench.downstream.qbe.twv import max_twv
+from sslbench.errors import SslbenchError
+from sslbench.probe.store import Store
+from sslbench.probe.task import Example, Parts, Prediction, UntrainedTask
+from sslbench.progress import track
+from sslbench.report.schema import Metric
+
+DRAWS = 200
+GAIN = 10 ** (-3 / 20)  # s3prl reads with sox's `gain -3`
+
+
+class Task(UntrainedTask):
+    """QbE as SUPERB defines it: DTW on each layer, the layer chosen on dev."""
+
+    name = "qbe"
+    headline = "mtwv"
+    higher_is_better = True
+    searched = "layer"
+    config_path = Path(__file__).with_name("config.yaml")
+
+    def prepare(self, root: Path) -> Parts:
+        home = quesst_home(root)
+        searches = read_quesst(home) if home else read_manifests(root, self.settings, self.tier)
+        parts: Parts = {part: _examples(search) for part, search in searches.items()}
+        return {"train": [], **parts}
+
+    def waveform(self, wav: torch.Tensor) -> torch.Tensor:
+        return wav * GAIN
+
+    def choices(self, layers: int) -> list[float]:
+        return [float(layer) for layer in range(layers)]
+
+    def layer_shares(self, layers: int, choice: float) -> list[float]:
+        return [float(layer == choice) for layer in range(layers)]
+
+    def answer(
+        self, part: str, examples: Sequence[Example], store: Store, numbers: Sequence[int], choice: float
+    ) -> list[Prediction]:
+        features = [store.clip(number)[int(choice)].numpy() for number in numbers]
+        clips = dict(zip([e.id for e in examples], normalized(features), strict=True))
+        queries = [e for e in examples if e.target == "query"]
+        names = [e.id for e in examples if e.target == "document"]
+        if not queries or not names:
+            raise SslbenchError(f"qbe: no readable {'document' if queries else 'query'} in {part}")
+        documents = Documents.of([clips[name] for name in names])
+        rows = []
+        for query in track(queries, f"qbe: layer {choice:g}, {part} queries", len(queries)):
+            scores = standardized(match(clips[query.id], documents))
+            answer = " ".join(f"{name} {score:.4f}" for name, score in zip(names, scores, strict=True))
+            rows.append(Prediction(query.id, answer, query.reference, query.id))
+        return rows
+
+    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, Metric]:
+        scores, targets = read_answers(predictions)
+        value, _ = max_twv(scores, targets)
+        low, high = _interval(scores, targets, value)
+        metric = Metric(
+            value=100 * value, unit="%", higher_is_better=True, low=100 * low, high=100 * high, n=len(scores)
+        )
+        return {"mtwv": metric}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"gain": GAIN}
+
+
+def _examples(search: Search) -> list[Example]:
+    held = {cut.id for cut in search.documents}
+    made = []
+    for cut in search.queries:
+        where = sorted(search.found.get(cut.id, set()) & held)
+        made.append(Example(cut, "query", " ".join(where), cut.id))
+    return made + [Example(cut, "document", "", cut.id) for cut in search.documents]
+
+
+def read_answers(
+    predictions: Sequence[Prediction],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(Q, N) scores and truth from prediction rows `DOCUMENT SCORE DOCUMENT SCORE …`.
+
+    Raises:
+        SslbenchError: rows that are not about the same documents.
+    """
+    names: list[str] = []
+    scores, targets = [], []
+    for row in predictions:
+        words = row.hyp.split()
+        if names and words[::2] != names:
+            raise SslbenchError(f"qbe: {row.id} was not searched in the documents of the query before it")
+        names = words[::2]
+        scores.append([float(word) for word in words[1::2]])
+        truth = set(row.ref.split())
+        targets.append([name in truth for name in names])
+    return np.array(scores), np.array(targets, dtype=bool)
+
+
+def _interval(scores: NDArray[np.float64], targets: NDArray[np.bool_], value: float) -> tuple[float, float]:
+    """Percentile bootstrap over queries; each draw has its own best threshold."""
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(DRAWS):
+        weights = np.bincount(rng.integers(0, len(scores), len(scores)), minlength=len(scores))
+        drawn.append(max_twv(scores, targets, weights.astype(np.float64))[0])
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return min(float(low), value), max(float(high), value)
