@@ -24,6 +24,7 @@ VERBS = {
     "extract": "every layer's features of audio files",
     "finetune": "train a recognizer on an upstream",
     "decode": "transcribe a manifest",
+    "lm": "a word n-gram model from transcripts",
     "score": "WER of hypotheses against references",
     "superb": "the SUPERB tasks on a frozen upstream",
     "profile": "parameters, MACs, speed, memory",

@@ -31,7 +31,7 @@ def test_wavlm_base() -> None:
 
 
 def test_lighthubert_small() -> None:
-    """LightHuBERT (arXiv 2203.15610) `a_small`: width 384, 6 heads, FFN 1536, 12 layers; 27.0 M parameters."""
+    """Subnet `a_small` of LightHuBERT (arXiv 2203.15610): width 384, 6 heads, FFN 1536, 12 layers; 27.0 M."""
     shape = {"dim": 384, "heads": 6, "ffn_dim": 1536}
 
     def forward(model: Any, wav: torch.Tensor) -> Any:

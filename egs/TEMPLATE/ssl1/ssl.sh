@@ -42,8 +42,9 @@ options and their defaults:
 $(sed -n '/^# --- what/,/^here=/p' "${BASH_SOURCE[0]}" | grep -E '^[a-z_]+=' | sed 's/^/  --/')"
 # shellcheck source=parse_options.sh
 . "${here}/parse_options.sh"
+# shellcheck disable=SC1091 # the recipe's own
+cmd_backend=local launch_opts=() && . ./path.sh && . ./cmd.sh
 trap 'kill $(jobs -p) 2>/dev/null' INT TERM # a stopped recipe leaves nothing running
-cmd=${cmd:-} # from cmd.sh: put before every long command, for example a scheduler's submit-and-wait
 
 # --- helpers
 names=(none data units pretrain export profile asr superb report)
@@ -56,19 +57,21 @@ wanted() { # NUMBER: is this stage asked for, by number or by name?
     echo "stage $1 ${names[$1]}"
 }
 step() { # OUTPUT COMMAND...: run unless the output is there; sslbench writes outputs whole or not at all
-    local output=$1
-    shift
-    if [ -s "${output}" ]; then
-        echo "  skip: ${output} is complete"
-        return
-    fi
+    local output=$1; shift
+    if [ -s "${output}" ]; then echo "  skip: ${output} is complete"; return; fi
     echo "  \$ $*"
-    # shellcheck disable=SC2086
-    if ! "${dry_run}"; then ${cmd} "$@"; fi
+    if ! "${dry_run}"; then "$@"; fi
+}
+job() { # NUM_NODES NGPU OUTPUT sslbench VERB...: as step, by the backend of cmd.sh
+    local nodes=$1 gpus=$2 output=$3 launch=(); shift 3
+    if [ "${cmd_backend}" != local ] || [ "$((nodes * gpus))" -gt 1 ]; then
+        launch=(sslbench launch --backend "${cmd_backend}" "${launch_opts[@]}" --num_nodes "${nodes}" --ngpu "${gpus}"
+            --name "${output//\//-}" --log_dir "${expdir}/log" --)
+    fi
+    step "${output}" "${launch[@]}" "$@"
 }
 each() { # FUNCTION NAME...: call FUNCTION for every NAME, nj at a time; fail when one fails
-    local function=$1 pids=() failed=0
-    shift
+    local function=$1 pids=() failed=0; shift
     for name in "$@"; do
         if [ "${nj}" -gt 1 ]; then
             while [ "$(jobs -rp | wc -l)" -ge "${nj}" ]; do sleep 0.2; done
@@ -83,8 +86,8 @@ each() { # FUNCTION NAME...: call FUNCTION for every NAME, nj at a time; fail wh
 }
 
 data=data/manifests
-read -ra families <<<"${upstream}"
-read -ra plain <<<"${baselines}"
+one=$((ngpu > 0 ? 1 : 0)) # GPUs of everything but pretraining
+read -ra families <<<"${upstream}"; read -ra plain <<<"${baselines}"
 systems=() # every system that is evaluated: a trained model, its untrained twin, a baseline
 for family in "${families[@]}"; do
     systems+=("${family}")
@@ -114,10 +117,10 @@ make_units() { # FAMILY ITERATION
         out=${expdir}/${family}/units_it${it}
         opts=(--ckpt "${expdir}/${family}/upstream_it$((it - 1))")
     fi
-    step "${out}/units.yaml" sslbench units fit --manifest "${data}/${train_set}.jsonl.gz" \
+    job 1 "${one}" "${out}/units.yaml" sslbench units fit --manifest "${data}/${train_set}.jsonl.gz" \
         --feature "${source}" --clusters "${clusters}" --seed "${seed}" --out "${out}" "${opts[@]}"
     for part in "${train_set}" "${dev_set}"; do
-        step "${out}/${part}.jsonl.gz" sslbench units apply --units "${out}" "${opts[@]}" \
+        job 1 "${one}" "${out}/${part}.jsonl.gz" sslbench units apply --units "${out}" "${opts[@]}" \
             --manifest "${data}/${part}.jsonl.gz" --out "${out}/${part}.jsonl.gz"
     done
     step "${out}/report.json" sslbench units report --manifest "${out}/${dev_set}.jsonl.gz" --out "${out}/report.json"
@@ -125,10 +128,8 @@ make_units() { # FAMILY ITERATION
 pretrain() { # FAMILY
     local family=$1 it=${iteration} exp=${expdir}/$1/pretrain_it${iteration} units=${expdir}/units_mfcc
     if [ "${it}" -gt 1 ]; then units=${expdir}/${family}/units_it${it}; fi
-    local launch=(sslbench)
-    if [ "$((ngpu * num_nodes))" -gt 1 ]; then launch=(torchrun --nnodes "${num_nodes}" --nproc_per_node "${ngpu}" -m sslbench); fi
     # shellcheck disable=SC2086
-    step "${exp}/DONE" "${launch[@]}" pretrain --config "conf/pretrain_${family}.yaml" --exp_dir "${exp}" --seed "${seed}" \
+    job "${num_nodes}" "${ngpu}" "${exp}/DONE" sslbench pretrain --config "conf/pretrain_${family}.yaml" --exp_dir "${exp}" --seed "${seed}" \
         --train_manifest "${units}/${train_set}.jsonl.gz" --dev_manifest "${units}/${dev_set}.jsonl.gz" ${pretrain_opts}
 }
 for ((iteration = 1; iteration <= iterations; iteration++)); do
@@ -165,21 +166,21 @@ if wanted 5; then # one command for all: systems are timed by turns, so that a b
         if [ ! -s "${row}" ]; then break; fi
     done
     # shellcheck disable=SC2046
-    step "${row}" sslbench profile $(for system in "${systems[@]}"; do model_of "${system}"; done) \
+    job 1 "${one}" "${row}" sslbench profile $(for system in "${systems[@]}"; do model_of "${system}"; done) \
         --results "${resultsdir}" --tier "${tier}"
 fi
 
 asr() { # SYSTEM, or "espnet" for the first family through ESPnet's own trainer
     if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; return; fi
     # shellcheck disable=SC2046,SC2086
-    step "${resultsdir}/$1/asr.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
+    job 1 "${one}" "${resultsdir}/$1/asr.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
         --exp_dir "${expdir}/$1/asr" --train_manifest "${data}/${label_set}.jsonl.gz" \
         --dev_manifest "${data}/${dev_set}.jsonl.gz" --test_manifest "${data}/${test_set}.jsonl.gz" \
         --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${asr_opts}
 }
 asr_espnet() { # SYSTEM
     # shellcheck disable=SC2046,SC2086
-    step "${resultsdir}/$1/asr_espnet.json" sslbench espnet asr $(model_of "$1") --out "${expdir}/$1/asr_espnet" \
+    job 1 "${one}" "${resultsdir}/$1/asr_espnet.json" sslbench espnet asr $(model_of "$1") --out "${expdir}/$1/asr_espnet" \
         --train "${data}/${label_set}.jsonl.gz" --dev "${data}/${dev_set}.jsonl.gz" \
         --test "${data}/${test_set}.jsonl.gz" --results "${resultsdir}" --tier "${tier}" ${espnet_opts}
 }
@@ -188,12 +189,12 @@ if wanted 6; then each asr "${systems[@]}" ${espnet_opts:+espnet}; fi
 superb() { # SYSTEM
     for task in ${tasks//,/ }; do
         # shellcheck disable=SC2046,SC2086
-        step "${resultsdir}/$1/${task}.json" sslbench superb run $(model_of "$1") --tasks "${task}" --data "${data}" \
+        job 1 "${one}" "${resultsdir}/$1/${task}.json" sslbench superb run $(model_of "$1") --tasks "${task}" --data "${data}" \
             --out "${expdir}/$1/superb" --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${superb_opts}
     done
 }
 if wanted 7; then each superb "${systems[@]}"; fi
 
-if wanted 8; then # always made again: rows may have been added since
+if wanted 8; then # never skipped: rows may have been added since
     step always sslbench report "${resultsdir}" --runs "${expdir}" --out "${reportdir}" --results_md RESULTS.md
 fi

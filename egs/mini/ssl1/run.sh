@@ -2,9 +2,6 @@
 # The embedded synthetic corpus through every stage: minutes on two CPU cores, nothing to download.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./path.sh
-. ./cmd.sh
-
 ../../TEMPLATE/ssl1/ssl.sh \
     --corpus mini --corpus_opts "--preset mini --jobs 2" \
     --train_set train-clean-100 --dev_set dev-clean \

@@ -4,9 +4,6 @@
 # and give DIR (the folder that holds LibriSpeech/) as --corpus_root.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ../../mini/ssl1/path.sh
-. ../../mini/ssl1/cmd.sh
-
 ../../TEMPLATE/ssl1/ssl.sh \
     --corpus mini_librispeech --corpus_root downloads --corpus_opts "--jobs 2" \
     --train_set train-clean-5 --dev_set dev-clean-2 \
