@@ -89,51 +89,49 @@ class WaveformCNN(nn.Module):
         windows = audio.unfold(1, kernel, stride)  # (B, T', kernel)
         lens = (audio_lens.clamp_min(self.window) - kernel) // stride + 1
         total = windows.shape[1]
-        windows, weight, shift = self._first(windows, lens)
+        windows, weight = self._first(windows, lens)
         rows = math.prod(step for _, step in self.geometry[1:])  # divides every layer's padded length
         windows = F.pad(windows.to(compute_dtype(weight)), (0, 0, 0, -total % rows))
         blocks = [cast(nn.ModuleDict, block) for block in self.conv_layers]
         norms = [self._norm(block) for block in blocks]
         if len(blocks) == 1:
-            y = torch.baddbmm(shift.to(windows.dtype), windows, weight.to(windows.dtype)).flatten(0, 1)
+            y = (windows @ weight.to(windows.dtype)).flatten(0, 1)
         for index, (kernel, stride) in enumerate(self.geometry[1:], start=1):
             conv, norm = cast(nn.Conv1d, blocks[index]["0"]), norms[index - 1]
             if index == 1:
-                y = first_two(windows, weight, shift, norm, stride, conv.weight, conv.bias)
+                y = first_two(windows, weight, norm, stride, conv.weight, conv.bias)
             else:
                 y = next_layer(y, norm, stride, conv.weight, conv.bias)
             lens, total = (lens - kernel) // stride + 1, (total - kernel) // stride + 1
         y = y.view(len(audio), -1, self.channels)[:, :total]
         return norms[-1].gelu(y)[0], lens
 
-    def _first(
-        self, windows: torch.Tensor, lens: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _first(self, windows: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first convolution, its GroupNorm folded in, as a product with (B, T, kernel) windows.
 
         A channel w · u has mean w · mean(u) and variance w · cov(u) · w, so its statistics follow from ten
         samples' covariances, and centring the windows centres every channel, whatever the bias.
 
         Returns:
-            Windows, weights (B, kernel, C) and shifts (B, 1, C).
+            Windows with a 1 appended, (B, T, kernel + 1), and weights (B, kernel + 1, C), the last the bias.
         """
         block = cast(nn.ModuleDict, self.conv_layers[0])
         conv = cast(nn.Conv1d, block["0"])
-        weight = conv.weight[:, 0].T  # (kernel, C)
-        bias = torch.zeros_like(weight[0]) if conv.bias is None else conv.bias
-        if self.norm == "layer":
-            return windows, weight.expand(len(windows), -1, -1), bias.expand(len(windows), 1, -1)
-        norm = cast(nn.GroupNorm, block["2"])
-        total = windows.shape[1]
-        exact = windows.double() * length_mask(lens, total)[..., None]
-        count = lens[:, None, None].double()
-        mean = exact.sum(1, keepdim=True) / count  # (B, 1, kernel)
-        covariance = exact.transpose(1, 2) @ exact / count - mean.transpose(1, 2) @ mean
-        weight = weight.double()  # so that each folded weight is rounded once
-        var = (weight * (covariance @ weight)).sum(1, keepdim=True)  # (B, 1, C)
-        weight = weight * norm.weight.double() * torch.rsqrt(var.clamp_min(0.0) + norm.eps)
-        shift = (norm.bias + 0 * bias).expand(len(windows), 1, -1)
-        return windows - mean.to(windows.dtype), weight.to(conv.weight.dtype), shift
+        weight = conv.weight[:, 0].T.expand(len(windows), -1, -1)  # (B, kernel, C)
+        bias = torch.zeros_like(conv.weight[:, 0, 0]) if conv.bias is None else conv.bias
+        if self.norm == "group":
+            norm = cast(nn.GroupNorm, block["2"])
+            valid = length_mask(lens, windows.shape[1])[..., None]
+            exact, count = windows.double() * valid, lens[:, None, None].double()
+            mean = exact.sum(1, keepdim=True) / count  # (B, 1, kernel)
+            covariance = exact.transpose(1, 2) @ exact / count - mean.transpose(1, 2) @ mean
+            wide = weight.double()  # so that each folded weight is rounded once
+            var = (wide * (covariance @ wide)).sum(1, keepdim=True)  # (B, 1, C)
+            wide = wide * norm.weight.double() * torch.rsqrt(var.clamp_min(0.0) + norm.eps)
+            windows, weight = windows - mean.to(windows.dtype), wide.to(weight.dtype)
+            bias = norm.bias + 0 * bias
+        weight = torch.cat([weight, bias.expand(len(windows), 1, -1)], dim=1)
+        return F.pad(windows, (0, 1), value=1.0), weight
 
     def _as_published(self, audio: torch.Tensor) -> torch.Tensor:
         """(B, T) -> (B, F, C) by the original's convolution and norm operators."""

@@ -15,14 +15,14 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_VALUES = {"cpu": 1 << 24, "cuda": 1 << 28}
-"""Values of the first layer's output that exist at a time, by device."""
+CHUNK_VALUES = {"cpu": 1 << 21, "cuda": 1 << 28}
+"""Activations that exist at a time, by device. Small enough to stay in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Norm:
 
     def backward(self, grad: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Gradients of the input, weight and bias from that of the activation, whose memory is used."""
-        grad = torch.ops.aten.gelu_backward(grad, z)
+        torch.ops.aten.gelu_backward.grad_input(grad, z, grad_input=grad)
         if self.weight is None:
             return grad, None, None
         shape, weight = y.shape[-1:], self.weight.to(y.dtype)
@@ -70,44 +70,76 @@ def _to(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if x is None else x.to(dtype)
 
 
-def _pieces(x: Tensor, weight: Tensor, stride: int) -> Iterator[tuple[Tensor, slice, Tensor]]:
-    """Of (rows, C) input and (D, C, k) weight: views (M, w · C), the output rows each adds to, (D, w · C)."""
+def _pieces(x: Tensor, weight: Tensor, stride: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of (N, C) input and (D, C, k) weight: views of up to `rows` rows of w · C columns, and (D, w · C)."""
     channels, kernel = weight.shape[1:]
     table = x.view(-1, stride * channels)
     for shift, begin in enumerate(range(0, kernel, stride)):
         width = min(stride, kernel - begin)
         part = weight[:, :, begin : begin + width].transpose(1, 2).flatten(1)
-        yield table[shift:, : width * channels], slice(0, len(table) - shift), part
+        yield table[shift : shift + rows, : width * channels], part
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """(rows, C) -> (rows / stride, D); a clip's last rows are junk where kernel > stride."""
-    out: Tensor | None = None
-    for view, rows, part in _pieces(x, weight, stride):
-        if out is None:
-            out = view @ part.T if bias is None else torch.addmm(bias, view, part.T)
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, out: Tensor) -> None:
+    """Fill (rows, D) `out` from (at least rows · stride, C) `x`, whose further rows are read where there."""
+    for shift, (view, part) in enumerate(_pieces(x, weight, stride, len(out))):
+        target = out[: len(view)]
+        if shift:
+            torch.addmm(target, view, part.T, out=target)
+        elif bias is None:
+            torch.mm(view, part.T, out=target)
         else:
-            torch.addmm(out[rows], view, part.T, out=out[rows])
-    assert out is not None  # noqa: S101
-    return out
+            torch.addmm(bias, view, part.T, out=target)
 
 
 def convolve_backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Gradients of `convolve`'s input and weight."""
     grad_x, grad_parts = torch.empty_like(x), []
     table = grad_x.view(-1, stride * x.shape[1])
-    for shift, (view, rows, part) in enumerate(_pieces(x, weight, stride)):
-        own = grad[rows]
-        target = table[shift:, : view.shape[1]]
-        if shift == 0 and view.shape[1] == table.shape[1]:
-            torch.mm(own, part, out=table)
-        elif shift == 0:  # a kernel below the stride
+    table[len(grad) :].zero_()
+    for shift, (view, part) in enumerate(_pieces(x, weight, stride, len(grad))):
+        own, target = grad[: len(view)], table[shift : shift + len(view), : view.shape[1]]
+        if shift:
+            torch.addmm(target, own, part, out=target)
+        elif target.is_contiguous():
+            torch.mm(own, part, out=target)
+        else:  # a kernel below the stride leaves samples out
             table.zero_()
             target.copy_(own @ part)
-        else:
-            torch.addmm(target, own, part, out=target)
         grad_parts.append((own.T @ view).unflatten(1, (-1, weight.shape[1])).transpose(1, 2))
-    return grad_x, torch.cat(grad_parts, dim=2).to(weight.dtype)
+    return grad_x, torch.cat(grad_parts, dim=2)
+
+
+def _chunks(rows: int, channels: int, stride: int, kernel: int, device: torch.device) -> Iterator[_Chunk]:
+    """Output rows by turns, with the input rows that they are made of."""
+    size = max(1, CHUNK_VALUES.get(device.type, 1 << 21) // (channels * stride))
+    further = (-(-kernel // stride) - 1) * stride
+    for begin in range(0, rows, size):
+        end = min(begin + size, rows)
+        last = min(end * stride + further, rows * stride)
+        yield _Chunk(slice(begin, end), slice(begin * stride, last), (end - begin) * stride)
+
+
+class _Chunk(NamedTuple):
+    out: slice
+    source: slice
+    own: int
+    """Source rows that belong to this chunk alone; those beyond are the next one's too."""
+
+
+class _Sums:
+    """Totals of gradients over chunks, in fp32."""
+
+    def __init__(self) -> None:
+        self.values: list[Tensor | None] = []
+
+    def add(self, *found: Tensor | None) -> None:
+        wide = [None if x is None else x.float() for x in found]
+        if not self.values:
+            self.values = list(wide)
+        for total, x in zip(self.values, wide, strict=True):
+            if total is not None and x is not None and total is not x:
+                total += x
 
 
 class _Next(torch.autograd.Function):
@@ -119,20 +151,34 @@ class _Next(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(y, weight, norm.weight, norm.bias)
         ctx.stride, ctx.eps, ctx.biased = stride, norm.eps, bias is not None
-        x, _ = norm.gelu(y)
-        return convolve(x, weight.to(y.dtype), _to(bias, y.dtype), stride)
+        narrow, narrow_bias = weight.to(y.dtype), _to(bias, y.dtype)
+        out = y.new_empty(len(y) // stride, len(weight))
+        for chunk in _chunks(len(out), y.shape[1], stride, weight.shape[2], y.device):
+            x, _ = norm.gelu(y[chunk.source])
+            convolve(x, narrow, narrow_bias, stride, out[chunk.out])
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         y, weight, norm_weight, norm_bias = ctx.saved_tensors
-        norm = Norm(norm_weight, norm_bias, ctx.eps)
-        x, z = norm.gelu(y)
+        norm, narrow, sums = Norm(norm_weight, norm_bias, ctx.eps), weight.to(y.dtype), _Sums()
         grad = grads[0].contiguous()
-        grad_x, grad_weight = convolve_backward(grad, x, weight.to(y.dtype), ctx.stride)
-        del x
-        grad_y, *of_norm = norm.backward(grad_x, y, z)
-        grad_bias = grad.sum(0, dtype=torch.float32).to(weight.dtype) if ctx.biased else None
-        return grad_y, None, None, grad_weight.to(weight.dtype), grad_bias, *of_norm
+        grad_y = torch.empty_like(y)
+        carried: Tensor | None = None
+        for chunk in _chunks(len(grad), y.shape[1], ctx.stride, weight.shape[2], y.device):
+            x, z = norm.gelu(y[chunk.source])
+            grad_x, grad_weight = convolve_backward(grad[chunk.out], x, narrow, ctx.stride)
+            if carried is not None:
+                grad_x[: len(carried)] += carried
+            carried = grad_x[chunk.own :].clone()
+            grad_z = grad_x[: chunk.own]
+            source = slice(chunk.source.start, chunk.source.start + chunk.own)
+            found, *of_norm = norm.backward(grad_z, y[source], z[: chunk.own])
+            grad_y[source] = found
+            sums.add(grad_weight, *of_norm)
+        grad_bias = grad.sum(0, dtype=torch.float32) if ctx.biased else None
+        total, *of_norm = sums.values
+        return grad_y, None, None, total, grad_bias, *of_norm
 
 
 class _FirstTwo(torch.autograd.Function):
@@ -140,73 +186,54 @@ class _FirstTwo(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, windows: Tensor, first: Tensor, shift: Tensor, norm: Norm, stride: int, weight: Tensor,
+        ctx: Any, windows: Tensor, first: Tensor, norm: Norm, stride: int, weight: Tensor,
         bias: Tensor | None, *_: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(windows, first, shift, weight, norm.weight, norm.bias)
+        ctx.save_for_backward(windows, first, weight, norm.weight, norm.bias)
         ctx.stride, ctx.eps, ctx.biased = stride, norm.eps, bias is not None
-        narrow, narrow_bias = weight.to(windows.dtype), _to(bias, windows.dtype)
-        parts = []
-        for clips in _chunks(windows, first.shape[2]):
-            x, _ = norm.gelu(_first(windows, first, shift, clips))
-            parts.append(convolve(x.flatten(0, 1), narrow, narrow_bias, stride))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        dtype = windows.dtype
+        narrow, narrow_bias, first = weight.to(dtype), _to(bias, dtype), first.to(dtype)
+        rows = windows.shape[1] // stride
+        out = windows.new_empty(len(windows), rows, len(weight))
+        for clip in range(len(windows)):
+            for chunk in _chunks(rows, first.shape[2], stride, weight.shape[2], windows.device):
+                x, _ = norm.gelu(windows[clip, chunk.source] @ first[clip])
+                convolve(x, narrow, narrow_bias, stride, out[clip, chunk.out])
+        return out.flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        windows, first, shift, weight, norm_weight, norm_bias = ctx.saved_tensors
-        norm = Norm(norm_weight, norm_bias, ctx.eps)
-        narrow = weight.to(windows.dtype)
-        grad = grads[0].contiguous()
-        rows = windows.shape[1] // ctx.stride
-        grad_first, grad_shift = torch.zeros_like(first), torch.zeros_like(shift)
+        windows, first, weight, norm_weight, norm_bias = ctx.saved_tensors
+        norm, dtype, sums = Norm(norm_weight, norm_bias, ctx.eps), windows.dtype, _Sums()
+        narrow, narrow_first = weight.to(dtype), first.to(dtype)
+        grad = grads[0].contiguous().view(len(windows), -1, len(weight))
+        grad_first = torch.zeros_like(first)
         grad_windows = torch.zeros_like(windows) if ctx.needs_input_grad[0] else None
-        totals: list[Tensor] = []
-        for clips in _chunks(windows, first.shape[2]):
-            y = _first(windows, first, shift, clips)
-            x, z = norm.gelu(y)
-            own = grad[clips.start * rows : clips.stop * rows]
-            grad_x, grad_weight = convolve_backward(own, x.flatten(0, 1), narrow, ctx.stride)
-            del x
-            grad_y, *of_norm = norm.backward(grad_x.view_as(y), y, z)
-            grad_first[clips] = (windows[clips].transpose(1, 2) @ grad_y).to(first.dtype)
-            grad_shift[clips] = grad_y.sum(1, keepdim=True, dtype=torch.float32).to(shift.dtype)
-            found = [grad_weight.to(weight.dtype), *(g for g in of_norm if g is not None)]
-            if grad_windows is not None:
-                grad_windows[clips] = grad_y @ first[clips].to(grad_y.dtype).transpose(1, 2)
-            totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-        grad_bias = grad.sum(0, dtype=torch.float32).to(weight.dtype) if ctx.biased else None
-        of_norm = totals[1:] or [None, None]
-        return grad_windows, grad_first, grad_shift, None, None, totals[0], grad_bias, *of_norm
-
-
-def _chunks(windows: Tensor, channels: int) -> Iterator[slice]:
-    """Groups of clips whose first-layer output has a bounded size."""
-    clips = max(1, CHUNK_VALUES.get(windows.device.type, 1 << 24) // max(1, windows.shape[1] * channels))
-    for begin in range(0, len(windows), clips):
-        yield slice(begin, min(begin + clips, len(windows)))
-
-
-def _first(windows: Tensor, first: Tensor, shift: Tensor, clips: slice) -> Tensor:
-    dtype = windows.dtype
-    return torch.baddbmm(shift[clips].to(dtype), windows[clips], first[clips].to(dtype))
+        for clip in range(len(windows)):
+            for chunk in _chunks(grad.shape[1], first.shape[2], ctx.stride, weight.shape[2], windows.device):
+                own = windows[clip, chunk.source]
+                y = own @ narrow_first[clip]
+                x, z = norm.gelu(y)
+                grad_x, grad_weight = convolve_backward(grad[clip, chunk.out], x, narrow, ctx.stride)
+                grad_y, *of_norm = norm.backward(grad_x, y, z)
+                grad_first[clip] += (own.T @ grad_y).to(first.dtype)
+                if grad_windows is not None:
+                    grad_windows[clip, chunk.source] += grad_y @ narrow_first[clip].T
+                sums.add(grad_weight, *of_norm)
+        grad_bias = grad.sum((0, 1), dtype=torch.float32) if ctx.biased else None
+        total, *of_norm = sums.values
+        return grad_windows, grad_first, None, None, total, grad_bias, *of_norm
 
 
 def first_two(
-    windows: Tensor,
-    first: Tensor,
-    shift: Tensor,
-    norm: Norm,
-    stride: int,
-    weight: Tensor,
-    bias: Tensor | None,
+    windows: Tensor, first: Tensor, norm: Norm, stride: int, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """Output of the second convolution before its norm.
 
     Args:
-        windows: (B, rows, k) samples under each position of the first convolution; `stride` divides rows.
-        first: (B, k, C) weights of the first convolution, per clip.
-        shift: (B, 1, C) its biases, per clip.
+        windows: (B, rows, k) samples under each position of the first convolution, with a 1 at the end for
+            its bias; `stride` divides rows.
+        first: (B, k, C) weights of the first convolution, per clip, the bias last.
         norm: after the first convolution.
         stride: of the second convolution.
         weight: (D, C, kernel) of the second convolution.
@@ -216,7 +243,7 @@ def first_two(
         (B · rows / stride, D) in the windows' type.
     """
     with without_autocast(windows.device):
-        y: Tensor = _FirstTwo.apply(windows, first, shift, norm, stride, weight, bias, norm.weight, norm.bias)
+        y: Tensor = _FirstTwo.apply(windows, first, norm, stride, weight, bias, norm.weight, norm.bias)
     return y
 
 
