@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sslbench.report.schema import Metric, Search
 
 EXAMPLES = """examples:
@@ -14,6 +17,10 @@ EXAMPLES = """examples:
       --out exp/superb/fbank --results results --tier smoke
   sslbench superb run --upstream zipformer --ckpt exp/zipformer --system zipformer-mini --tasks sid \\
       --data data/mini --out exp/superb/zipformer --results results --lrs 1e-2,1e-3
+  sslbench superb run --upstream wavlm_base --tasks all --tier full --roots ks=/corpora/sc,er=/corpora/ie \\
+      --data data/librispeech --out exp/superb/wavlm --results results --jobs 4 --device cuda:0,cuda:1
+  sslbench superb run … --num_shards 10 --shard $SLURM_ARRAY_TASK_ID          # one task per job of an array
+  sslbench superb check --tasks ks,sid --roots ks=/corpora/sc,sid=/corpora/VoxCeleb1
   sslbench superb score exp/superb/fbank
 
 Only tier 'full' on official data may be called SUPERB. An interrupted run goes on where it was: run the
@@ -22,9 +29,11 @@ same command again. Scores are computed from the prediction files in --out.
 
 
 def main(argv: list[str]) -> int:
-    """Run `superb run` or `superb score`."""
+    """Run `superb run`, `check` or `score`."""
     args = _parser().parse_args(argv)
-    return _run(args) if args.action == "run" else _score(args)
+    args.words = ["superb", *argv]
+    actions = {"run": _run, "score": _score, "check": _check}
+    return actions[args.action](args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--ckpt", type=Path, help="checkpoint folder; without it our upstreams are random")
     run.add_argument("--system", help="what the report calls this model (default: the upstream's name)")
     run.add_argument("--tasks", required=True, help="comma-separated, for example pr,sid; or all")
-    run.add_argument("--data", type=Path, required=True, help="corpus folder of 'sslbench data prepare'")
+    _add_data(run)
     run.add_argument("--out", type=Path, required=True, help="experiment folder: predictions, curves, heads")
     run.add_argument("--results", type=Path, required=True, help="folder of result rows")
     run.add_argument(
@@ -50,40 +59,133 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0, help="initial weights, batch order, reduced data")
     run.add_argument("--cache_gb", type=float, default=8.0, help="limit of the features kept on disk")
     run.add_argument("--keep_cache", action="store_true", help="keep the features of finished tasks")
-    run.add_argument("--device", default="cpu", help="where the upstream runs (cpu, cuda)")
+    run.add_argument(
+        "--device", default="cpu", help="cpu, cuda, or for --jobs several, for example cuda:0,cuda:1"
+    )
+    run.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="of the upstream; labelled"
+    )
+    run.add_argument(
+        "--cache_precision", choices=["fp32", "fp16", "bf16"], default="fp32",
+        help="of frame features on disk; labelled (means over time are always fp32)",
+    )  # fmt: skip
+    run.add_argument("--jobs", type=int, default=1, help="tasks at a time, each in a process of its own")
+    run.add_argument("--num_shards", type=int, default=1, help="for job arrays: split the tasks in so many")
+    run.add_argument("--shard", type=int, default=0, help="which of them to run, from 0")
+    check = actions.add_parser("check", help="say what a task's data lacks; exit 1 when it does", **shape)
+    check.add_argument("--tasks", required=True, help="comma-separated, or all")
+    check.add_argument(
+        "--tier", choices=["smoke", "short", "full"], default="full", help="full is the protocol"
+    )
+    _add_data(check)
     score = actions.add_parser("score", help="compute the scores again from the prediction files", **shape)
     score.add_argument("exp", type=Path, help="the --out of 'superb run'")
     return parser
 
 
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, help="corpus folder of 'sslbench data prepare', or a task's official layout"
+    )
+    parser.add_argument(
+        "--roots", help="data of single tasks, for example ks=/corpora/sc,er=/corpora/IEMOCAP"
+    )
+
+
 def _run(args: argparse.Namespace) -> int:
+    from sslbench.probe.jobs import run_tasks, shard_of
+
+    names = shard_of(_tasks(args.tasks), args.num_shards, args.shard)
+    devices = args.device.split(",")
+    if args.jobs > 1:
+        return run_tasks(names, args.jobs, devices, args.words)
+    roots = _roots(args)
+    load = _once(args.upstream, args.ckpt)
+    for name in names:
+        _run_one(name, args, roots, devices[0], load)
+    return 0
+
+
+def _run_one(
+    name: str, args: argparse.Namespace, roots: dict[str, Path], device: str, load: Callable[[], nn.Module]
+) -> None:
     from sslbench.io import only_one
-    from sslbench.probe.runner import Named, ProbeSettings, run_task, upstream_loader
-    from sslbench.probe.task import load_task, probe_names
+    from sslbench.probe.runner import Named, ProbeSettings, run_task
+    from sslbench.probe.task import load_task
     from sslbench.report import store
 
-    names = probe_names() if args.tasks == "all" else [name.strip() for name in args.tasks.split(",")]
-    tasks = [load_task(name, args.tier) for name in dict.fromkeys(names)]
-    named = Named(args.upstream, args.system or args.upstream)
     settings = ProbeSettings(
-        args.data,
-        args.out,
-        args.results,
-        args.tier,
-        args.seed,
-        _rates(args.lrs),
-        args.cache_gb,
-        args.keep_cache,
-        args.device,
-    )
-    load = upstream_loader(args.upstream, args.ckpt)
-    for task in tasks:
-        with only_one(args.out / task.name):
-            row = run_task(task, load, named, settings)
-        print(_line(task.name, row.metrics, row.search))
-        path = store.save(row, args.results)
-        print(f"  wrote {path} and {args.out / task.name} in {row.cost['wall_s']:.1f} s")
-    return 0
+        _root(name, args.data, roots), args.out, args.results, args.tier, args.seed, _rates(args.lrs),
+        args.cache_gb, args.keep_cache, device, args.precision, args.cache_precision,
+    )  # fmt: skip
+    task = load_task(name, args.tier)
+    with only_one(args.out / name):
+        row = run_task(task, load, Named(args.upstream, args.system or args.upstream), settings)
+    print(_line(name, row.metrics, row.search))
+    path = store.save(row, args.results)
+    print(f"  wrote {path} and {args.out / name} in {row.cost['wall_s']:.1f} s", flush=True)
+
+
+def _once(upstream: str, ckpt: Path | None) -> Callable[[], nn.Module]:
+    """The upstream, built when first asked for and shared by all tasks (it is frozen)."""
+    import functools
+
+    from sslbench.probe.runner import upstream_loader
+
+    return functools.cache(upstream_loader(upstream, ckpt))
+
+
+def _tasks(text: str) -> list[str]:
+    from sslbench import registry
+    from sslbench.probe.task import probe_names
+
+    names = probe_names() if text == "all" else list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        registry.tasks()[name]  # an unknown one ends here, before hours of work on the others
+    return names
+
+
+def _roots(args: argparse.Namespace) -> dict[str, Path]:
+    from sslbench.errors import SslbenchError
+
+    pairs = [word.partition("=") for word in args.roots.split(",")] if args.roots else []
+    if any(not name or not path for name, _, path in pairs):
+        raise SslbenchError(f"--roots {args.roots}: expected TASK=FOLDER,TASK=FOLDER")
+    return {name.strip(): Path(path) for name, _, path in pairs}
+
+
+def _root(name: str, data: Path | None, roots: dict[str, Path]) -> Path:
+    from sslbench.errors import SslbenchError
+
+    root = roots.get(name, data)
+    if root is None or not root.is_dir():
+        raise SslbenchError(
+            f"{name}: no such data folder: {root}"
+            if root
+            else f"{name}: give --data, or --roots {name}=FOLDER"
+        )
+    return root
+
+
+def _check(args: argparse.Namespace) -> int:
+    from sslbench.errors import SslbenchError
+    from sslbench.probe.task import load_task
+
+    roots, status = _roots(args), 0
+    for name in _tasks(args.tasks):
+        try:
+            folds = load_task(name, args.tier).folds(_root(name, args.data, roots))
+        except SslbenchError as error:
+            print(f"missing  {error}")
+            status = 1
+            continue
+        for fold, parts in folds.items():
+            counts = ", ".join(
+                f"{part} {len(some)} clips {sum(e.cut.duration for e in some) / 3600:.2f} h"
+                for part, some in parts.items()
+            )
+            print(f"ok       {name}{' ' + fold if fold else ''}: {counts}")
+    return status
 
 
 def _score(args: argparse.Namespace) -> int:
