@@ -12,7 +12,8 @@ from torch import nn
 from sslbench.downstream.pr.data import has_stress, official_phones, phones_of, read_lexicon
 from sslbench.errors import SslbenchError
 from sslbench.probe.ctc import best_path, ctc_loss, error_rate, window_batches
-from sslbench.probe.splits import open_parts, speaker_of
+from sslbench.probe.files import speaker
+from sslbench.probe.splits import open_parts
 from sslbench.probe.task import Example, Parts, Prediction, ProbeTask
 from sslbench.report.schema import Metric
 
@@ -67,7 +68,7 @@ class Task(ProbeTask):
         index = {label: number for number, label in enumerate(self.labels)}
         # the end symbol is part of the target, as in s3prl's text encoder
         target = (*(index.get(phone, UNKNOWN) for phone in sequence), END)
-        return Example(cut, target, " ".join(sequence), speaker_of(cut))
+        return Example(cut, target, " ".join(sequence), speaker(cut))
 
     def head(self, input_dim: int) -> nn.Module:
         return FrameHead(input_dim, len(self.labels))

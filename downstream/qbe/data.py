@@ -11,9 +11,10 @@ from typing import Any
 
 from lhotse.cut import Cut
 
-from sslbench.data.manifests import splits
+from sslbench.data.manifests import open_manifest, splits
 from sslbench.errors import SslbenchError
-from sslbench.probe.splits import file_cut, of_kinds, open_split, text_of
+from sslbench.probe.files import AudioFile, file_cuts, is_prepared, manifest_parts
+from sslbench.probe.splits import of_kinds, text_of
 
 CORPUS = "quesst14"
 LANGUAGE = "nnenglish"
@@ -66,8 +67,8 @@ def _audio(home: Path, listing: Path) -> list[Cut]:
     if absent or not paths:
         what = f"{len(absent)} files that it names are missing ({', '.join(absent[:3])})"
         raise SslbenchError(f"{listing}: {what if absent else f'has no {LANGUAGE} entry'}")
-    # 8 kHz telephone speech among it; read_cut resamples, which s3prl leaves to sox
-    return [file_cut(path, path.stem, "", path.stem, CORPUS).resample(16_000) for path in paths]
+    # telephone speech of 8 kHz: resampled when read, which s3prl leaves to sox
+    return list(file_cuts([AudioFile(path, path.stem, path.stem) for path in paths], CORPUS))
 
 
 def _truth(folder: Path) -> dict[str, set[str]]:
@@ -97,7 +98,7 @@ def read_manifests(root: Path, settings: dict[str, Any], tier: str) -> dict[str,
         SslbenchError: splits, alignments or the lexicon are missing, or no word qualifies.
     """
     lexicon = root / "lexicon.txt"
-    if not splits(root) or not lexicon.is_file():
+    if not is_prepared(root) or not lexicon.is_file():
         raise SslbenchError(
             f"{root}: query by example needs QUESST 2014 (scoring/, Audio/ …), or manifests with phone "
             "alignments and a lexicon.txt"
@@ -105,13 +106,14 @@ def read_manifests(root: Path, settings: dict[str, Any], tier: str) -> dict[str,
     rows = [line.split() for line in lexicon.read_text(encoding="utf-8").splitlines()]
     phones = {word: len(spelled) for word, *spelled in rows}
     kinds, limits = settings["kinds"], settings["limits"][tier]
-    pool = [cut for name in settings["documents"] if name in splits(root)
-            for cut in of_kinds(open_split(root, name, (name,)), kinds)]  # fmt: skip
+    held = [name for name in settings["documents"] if name in splits(root)]
+    pool = [cut for name in held for cut in of_kinds(list(open_manifest(root / f"{name}.jsonl.gz")), kinds)]
     documents = _drawn(pool, limits["documents"])
+    # no part is trained; the same split stands in for it
+    sources = manifest_parts(root, {**settings, "train": settings["dev"]})
     parts = {}
-    for part, start in (("dev", ("dev",)), ("test", ("test",))):
-        sources = of_kinds(open_split(root, settings[part], start), kinds)
-        parts[part] = _words_search(sources, documents, phones, limits["queries"])
+    for part in LISTS:
+        parts[part] = _words_search(of_kinds(sources[part], kinds), documents, phones, limits["queries"])
         if not parts[part].queries:
             raise SslbenchError(f"{root}: no word of {settings[part]} can serve as a query")
     return parts

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sslbench.downstream.qbe import archive
 from sslbench.downstream.qbe.data import Search, quesst_home, read_manifests, read_quesst
 from sslbench.downstream.qbe.dtw import Documents, match, normalized, standardized
 from sslbench.downstream.qbe.twv import max_twv
@@ -72,6 +73,14 @@ class Task(UntrainedTask):
             value=100 * value, unit="%", higher_is_better=True, low=100 * low, high=100 * high, n=len(scores)
         )
         return {"mtwv": metric}
+
+    def write_archive(self, rows: Sequence[Prediction], path: Path) -> None:
+        """The leaderboard's file. See `sslbench.downstream.qbe.archive`."""
+        archive.write(rows, path)
+
+    def read_archive(self, rows: Sequence[Prediction], path: Path) -> list[str]:
+        """The answers of such a file."""
+        return archive.read(rows, path)
 
     def facts(self) -> Mapping[str, Any]:
         return {"gain": GAIN}

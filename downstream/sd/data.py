@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.downstream.sd.der import Turn
 from sslbench.errors import SslbenchError
-from sslbench.probe.splits import STARTS, file_cut, open_split
+from sslbench.probe.files import AudioFile, file_cuts, manifest_parts
 
 PARTS = ("train", "dev", "test")
 FILES = ("wav.scp", "segments", "utt2spk", "reco2dur", "rttm")
@@ -62,16 +62,15 @@ def _kaldi_part(folder: Path) -> list[Conversation]:
         if row[0] == "SPEAKER":
             start = float(row[3])
             scored.setdefault(row[1], []).append(Turn(start, start + float(row[4]), row[7]))
-    found = []
+    files = []
     for rec, path in _rows(folder / "wav.scp", 2):
         if path.endswith("|"):
             raise SslbenchError(f"{folder / 'wav.scp'}: {rec} is a command; give a file")
         if rec not in turns or rec not in scored:
             what = "segments" if rec not in turns else "rttm"
             raise SslbenchError(f"{folder / what}: has no turn of {rec}, which wav.scp names")
-        cut = file_cut(Path(path), rec, "", rec, CORPUS)
-        found.append(Conversation(cut, turns[rec], scored[rec]))
-    return found
+        files.append(AudioFile(Path(path), rec, rec))
+    return [Conversation(cut, turns[cut.id], scored[cut.id]) for cut in file_cuts(files, CORPUS)]
 
 
 def _rows(path: Path, fields: int | None) -> list[list[str]]:
@@ -92,11 +91,8 @@ def read_manifests(root: Path, settings: dict[str, Any]) -> dict[str, list[Conve
     Raises:
         SslbenchError: a split is missing, or a cut names no speaker.
     """
-    parts: dict[str, list[Conversation]] = {}
-    for part in STARTS:
-        cuts = open_split(root, settings[part], (settings[part],))
-        parts[part] = [_conversation(cut) for cut in cuts]
-    return parts
+    parts = manifest_parts(root, settings)
+    return {part: [_conversation(cut) for cut in cuts] for part, cuts in parts.items()}
 
 
 def _conversation(cut: Cut) -> Conversation:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslbench.downstream.sd import archive
 from sslbench.downstream.sd.answer import MEDIANS, THRESHOLDS, Answer, turns_from, turns_text
 from sslbench.downstream.sd.data import Conversation, frame_labels, is_kaldi, read_kaldi, read_manifests
 from sslbench.downstream.sd.der import Errors, Turn, errors
@@ -20,7 +21,7 @@ from sslbench.report.schema import Metric
 
 SPEAKERS = 2
 CHUNK_FRAMES = 2000
-ACCUMULATED = 4
+MICRO_BATCH = 8
 COLLAR_S = 0.25
 
 
@@ -69,13 +70,12 @@ class Task(ProbeTask):
 
     def loss(self, logits: torch.Tensor, lens: torch.Tensor, targets: Sequence[Any]) -> torch.Tensor:
         # the mean over s3prl's accumulated micro-batches, each with its own number of frames
-        size = max(1, len(targets) // ACCUMULATED)
         parts = []
-        for start in range(0, len(targets), size):
-            labels = [self._labels(target) for target in targets[start : start + size]]
+        for start in range(0, len(targets), MICRO_BATCH):
+            labels = [self._labels(target) for target in targets[start : start + MICRO_BATCH]]
             frames = torch.tensor([len(each) for each in labels], device=logits.device)
             padded = nn.utils.rnn.pad_sequence(labels, batch_first=True).to(logits.device)
-            own = logits[start : start + size]
+            own = logits[start : start + MICRO_BATCH]
             short = padded.shape[1] - own.shape[1]
             if short > 0:  # a file may be shorter than its header says
                 own = torch.cat([own, own[:, -1:].expand(-1, short, -1)], dim=1)
@@ -121,6 +121,14 @@ class Task(ProbeTask):
         made |= percent("frame_der", [score.der for score in frames], ones, groups)
         made |= percent("frame_acc", [s.accuracy for s in frames], ones, groups, higher_is_better=True)
         return made
+
+    def write_archive(self, rows: Sequence[Prediction], path: Path) -> None:
+        """The leaderboard's files. See `sslbench.downstream.sd.archive`."""
+        archive.write(rows, path)
+
+    def read_archive(self, rows: Sequence[Prediction], path: Path) -> list[str]:
+        """The answers of such files."""
+        return archive.read(rows, path)
 
     def facts(self) -> Mapping[str, Any]:
         return {"head_dim": self.dim, "stride": self.stride}

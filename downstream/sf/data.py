@@ -10,7 +10,8 @@ from typing import Any
 from lhotse.cut import Cut
 
 from sslbench.errors import SslbenchError
-from sslbench.probe.splits import file_cut, label, open_parts, text_of
+from sslbench.probe.files import AudioFile, file_cuts, label
+from sslbench.probe.splits import open_parts, text_of
 
 SENTENCES, SLOTS = "all.iob.snips.txt", "slots.txt"
 FOLDERS = {"train": "train", "dev": "valid", "test": "test"}
@@ -57,19 +58,19 @@ def read_snips(root: Path, speakers: dict[str, list[str]]) -> tuple[dict[str, li
         if not paths or unknown:
             what = f"{len(unknown)} files without a line in {SENTENCES}" if paths else "no file"
             raise SslbenchError(f"{root / folder}: {what} of the voices {', '.join(wanted)} {unknown[:3]}")
-        parts[part] = [_snips_sentence(path, tagged[path.stem]) for path in paths]
+        files = [AudioFile(path, path.stem, path.stem.split("-")[0]) for path in paths]
+        parts[part] = [_snips_sentence(cut, tagged[cut.id]) for cut in file_cuts(files, CORPUS)]
     # the first line is "O", the commonest tag
     names = (root / SLOTS).read_text(encoding="utf-8").split("\n")[1:]
     return parts, [name for name in names if name]
 
 
-def _snips_sentence(path: Path, line: str) -> Sentence:
+def _snips_sentence(cut: Cut, line: str) -> Sentence:
     """`BOS words EOS<tab>O tags intent`: the first and last of either side are not said."""
     text, _, tags = line.strip().partition("\t")
     words, slots = text.split(" ")[1:-1], tags.split(" ")[1:-1]
     if len(words) != len(slots):
-        raise SslbenchError(f"{path.stem}: has {len(words)} words but {len(slots)} slot tags in {SENTENCES}")
-    cut = file_cut(path, path.stem, " ".join(words), path.stem.split("-")[0], CORPUS)
+        raise SslbenchError(f"{cut.id}: has {len(words)} words but {len(slots)} slot tags in {SENTENCES}")
     return Sentence(cut, words, slots)
 
 

@@ -13,8 +13,8 @@ from sslbench.downstream.sf.data import Sentence, is_snips, read_manifests, read
 from sslbench.downstream.sf.metric import slot_type_f1, slot_value_errors
 from sslbench.downstream.sf.text import BLANK, END, SlotVocab
 from sslbench.probe.ctc import best_path, ctc_loss, percent, window_batches
+from sslbench.probe.files import speaker
 from sslbench.probe.recurrent import RecurrentHead
-from sslbench.probe.splits import speaker_of
 from sslbench.probe.task import Example, Parts, Prediction, ProbeTask
 from sslbench.report.schema import Metric
 
@@ -46,7 +46,7 @@ class Task(ProbeTask):
 
     def _example(self, sentence: Sentence) -> Example:
         target = self.vocab.encode(sentence.words, sentence.slots)
-        return Example(sentence.cut, target, self.vocab.decode(target), speaker_of(sentence.cut))
+        return Example(sentence.cut, target, self.vocab.decode(target), speaker(sentence.cut))
 
     def head(self, input_dim: int) -> nn.Module:
         return RecurrentHead(input_dim, len(self.vocab), self.dim)

@@ -12,8 +12,9 @@ from torch import nn
 
 from sslbench.errors import SslbenchError
 from sslbench.probe.ctc import best_path, ctc_loss, error_rate
+from sslbench.probe.files import speaker
 from sslbench.probe.recurrent import RecurrentHead
-from sslbench.probe.splits import open_parts, speaker_of, text_of
+from sslbench.probe.splits import open_parts, text_of
 from sslbench.probe.task import Example, Parts, Prediction, ProbeTask
 from sslbench.report.schema import Metric
 
@@ -44,7 +45,7 @@ class Task(ProbeTask):
             if not any(text_of(cut) for cut in cuts):
                 raise SslbenchError(f"{root}: no clip of {part} ({self.settings[part]}) has a transcript")
         return {
-            part: [Example(cut, self.encode(text_of(cut)), text_of(cut), speaker_of(cut)) for cut in cuts]
+            part: [Example(cut, self.encode(text_of(cut)), text_of(cut), speaker(cut)) for cut in cuts]
             for part, cuts in parts.items()
         }
 

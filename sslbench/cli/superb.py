@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslbench.cli import _superb_results as results
+
 if TYPE_CHECKING:
     from torch import nn
-
-    from sslbench.report.schema import Metric, Search
 
 EXAMPLES = """examples:
   sslbench superb run --upstream fbank --system fbank --tasks pr,sid --data data/mini \\
@@ -21,7 +21,8 @@ EXAMPLES = """examples:
       --data data/librispeech --out exp/superb/wavlm --results results --jobs 4 --device cuda:0,cuda:1
   sslbench superb run … --num_shards 10 --shard $SLURM_ARRAY_TASK_ID          # one task per job of an array
   sslbench superb check --tasks ks,sid --roots ks=/corpora/sc,sid=/corpora/VoxCeleb1
-  sslbench superb score exp/superb/fbank
+  sslbench superb score exp/superb/fbank --results results
+  sslbench superb submit exp/superb/fbank --out exp/superb/fbank/submission
 
 Only tier 'full' on official data may be called SUPERB. An interrupted run goes on where it was: run the
 same command again. Scores are computed from the prediction files in --out.
@@ -29,10 +30,10 @@ same command again. Scores are computed from the prediction files in --out.
 
 
 def main(argv: list[str]) -> int:
-    """Run `superb run`, `check` or `score`."""
+    """Run `superb run`, `check`, `score` or `submit`."""
     args = _parser().parse_args(argv)
     args.words = ["superb", *argv]
-    actions = {"run": _run, "score": _score, "check": _check}
+    actions = {"run": _run, "check": _check, "score": results.score, "submit": results.submit}
     return actions[args.action](args)
 
 
@@ -78,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tier", choices=["smoke", "short", "full"], default="full", help="full is the protocol"
     )
     _add_data(check)
-    score = actions.add_parser("score", help="compute the scores again from the prediction files", **shape)
-    score.add_argument("exp", type=Path, help="the --out of 'superb run'")
+    results.add_verbs(actions)
     return parser
 
 
@@ -121,7 +121,7 @@ def _run_one(
     task = load_task(name, args.tier)
     with only_one(args.out / name):
         row = run_task(task, load, Named(args.upstream, args.system or args.upstream), settings)
-    print(_line(name, row.metrics, row.search))
+    print(results.metrics_line(name, row.metrics, row.search))
     path = store.save(row, args.results)
     print(f"  wrote {path} and {args.out / name} in {row.cost['wall_s']:.1f} s", flush=True)
 
@@ -188,16 +188,6 @@ def _check(args: argparse.Namespace) -> int:
     return status
 
 
-def _score(args: argparse.Namespace) -> int:
-    from sslbench.probe.score import score_experiment
-
-    for scored in score_experiment(args.exp):
-        print(_line(scored.task, scored.metrics, scored.search))
-        shares = " ".join(f"{share:.2f}" for share in scored.layer_shares)
-        print(f"  layer weights {shares}")
-    return 0
-
-
 def _rates(text: str | None) -> list[float]:
     from sslbench.errors import SslbenchError
 
@@ -208,12 +198,3 @@ def _rates(text: str | None) -> list[float]:
     if any(not 0 < rate < 100 for rate in rates):
         raise SslbenchError(f"--lrs {text}: expected positive numbers, for example 1e-2,1e-3")
     return rates
-
-
-def _line(task: str, metrics: dict[str, Metric], search: Search | None) -> str:
-    words = []
-    for name, metric in metrics.items():
-        interval = f" [{metric.low:.2f}, {metric.high:.2f}]" if metric.low is not None else ""
-        words.append(f"{name} {metric.value:.2f} {metric.unit}{interval}")
-    tried = f"; lr {search.lr:g} of {', '.join(f'{lr:g}' for lr in search.lr_grid)} on dev" if search else ""
-    return f"{task}: {', '.join(words)}{tried}"

@@ -60,7 +60,7 @@ def score_run(run: RunDir, task: ProbeTask, grid: list[float] | None = None) -> 
         selected_on="dev" if task.searched == "lr" else f"dev, over {task.searched}s",
         scores={f"{point:g}": value for point, value in scores.items()},
     )
-    metrics = _over_folds(
+    metrics = over_folds(
         [
             task.final_metrics(run.predictions(chosen, "dev", fold), run.predictions(chosen, "test", fold))
             for fold in folds
@@ -89,7 +89,7 @@ def _best(scores: dict[float, float], higher_is_better: bool) -> float:
     return chosen
 
 
-def _over_folds(folds: list[dict[str, Metric]]) -> dict[str, Metric]:
+def over_folds(folds: list[dict[str, Metric]]) -> dict[str, Metric]:
     """The mean over folds. Folds hold different test clips, so their errors are taken as independent."""
     if len(folds) == 1:
         return folds[0]
@@ -112,7 +112,7 @@ def _over_folds(folds: list[dict[str, Metric]]) -> dict[str, Metric]:
 
 def _chosen_on_test(run: RunDir, task: ProbeTask, points: list[float], folds: list[str]) -> Metric:
     found = {
-        point: _over_folds([task.metrics(run.predictions(point, "test_selected", fold)) for fold in folds])
+        point: over_folds([task.metrics(run.predictions(point, "test_selected", fold)) for fold in folds])
         for point in points
     }
     scores = {point: metrics[task.headline].value for point, metrics in found.items()}

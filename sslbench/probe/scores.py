@@ -11,7 +11,6 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sslbench import config
 from sslbench.errors import SslbenchError
@@ -45,6 +44,22 @@ class Official:
 
 
 @dataclass
+class Archive:
+    """Where and how a submission holds a task's predictions; a line is `id answer`."""
+
+    folder: str = ""
+    """Below `predict/`; `{fold}` stands for 1 to `folds`."""
+    file: str = ""
+    """Name in it; `.csv` has commas; tasks with `write_archive` have their own format."""
+    folds: int = 1
+    """How many folders."""
+    rows: str = "test"
+    """Prediction rows: "test", or "test_selected" where the protocol selects there."""
+    ids: list[str] = field(default_factory=list)
+    """Pattern and replacement that turn our ids into the official ones."""
+
+
+@dataclass
 class BoardTask:
     """One task of the leaderboard."""
 
@@ -54,7 +69,7 @@ class BoardTask:
     """Row names that measure it; empty when no task of ours does."""
     official: Official = field(default_factory=Official)
     """Its official data."""
-    archive: dict[str, Any] = field(default_factory=dict)
+    archive: Archive = field(default_factory=Archive)
     """Where its predictions lie in a submission."""
 
 
