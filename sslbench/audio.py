@@ -9,6 +9,7 @@ import torch
 from sslbench.errors import AudioError
 
 SAMPLE_RATE_HZ = 16_000
+BLOCK_SAMPLES = 1 << 18
 
 
 def load_audio(
@@ -32,12 +33,17 @@ def load_audio(
     if not Path(path).is_file():
         raise AudioError(f"{path}: no such audio file")
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)  # (T, channels)
+        with soundfile.SoundFile(str(path)) as file:
+            rate = file.samplerate
+            blocks = [file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)]  # (T, channels) each
+            # not all at once: a damaged header can promise more samples than memory holds
+            while len(blocks[-1]) == BLOCK_SAMPLES:
+                blocks.append(file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(f"{path}: cannot be read as audio ({error}); replace or remove the file") from None
-    if len(samples) == 0:
+    wav = torch.cat([torch.from_numpy(block).mean(dim=1) for block in blocks])
+    if len(wav) == 0:
         raise AudioError(f"{path}: holds no samples; replace or remove the file")
-    wav = torch.from_numpy(samples).mean(dim=1)
     if not bool(torch.isfinite(wav).all()):
         raise AudioError(f"{path}: holds samples that are not finite; replace or remove the file")
     if rate == sample_rate_hz:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MIN_SAMPLES = SAMPLE_RATE_HZ // 40  # one 25 ms window: shorter files hold no frame
 CACHE_FILE = "checked.jsonl"
 SHOWN = 5
+HELD_OUT_PERCENT = 10
 
 
 @dataclass(frozen=True)
@@ -236,3 +237,41 @@ def held_out(groups: Iterable[str], percent: int, salt: str = "") -> set[str]:
         return set()
     chosen = {name for name, lot in lots.items() if lot < percent / 100}
     return chosen if 0 < len(chosen) < len(lots) else {min(lots, key=lambda name: (lots[name], name))}
+
+
+def hold_out(splits: dict[str, list[MonoCut]], corpus: str, training: Iterable[str]) -> list[str]:
+    """Derive missing dev and test splits from training speakers, and say so.
+
+    Args:
+        splits: changed in place: `dev-heldout` and `test-heldout` are added.
+        corpus: for the message.
+        training: names of splits that may give speakers away, of which those named `train…` do.
+
+    Returns:
+        What was done, in words.
+    """
+    notes, givers = [], [name for name in training if name.startswith("train")]
+    for kind in ("dev", "test"):
+        parts = {name: splits[name] for name in givers if splits[name]}
+        if not parts or any(name.startswith(kind) for name in splits):
+            continue
+        people = {_speaker(c) for cuts in parts.values() for c in cuts}
+        speakers = held_out(people, HELD_OUT_PERCENT, kind)
+        taken = [c for cuts in parts.values() for c in cuts if _speaker(c) in speakers]
+        if not taken:
+            continue
+        for name, cuts in parts.items():
+            splits[name] = [c for c in cuts if _speaker(c) not in speakers]
+        splits[f"{kind}-heldout"] = taken
+        named = ", ".join(sorted(speakers))
+        notes.append(
+            f"no official {kind} split here, so {len(speakers)} of the training speakers "
+            f"({named}) became {kind}-heldout"
+        )
+    for note in notes:
+        print(f"{corpus}: {note}")
+    return notes
+
+
+def _speaker(cut: MonoCut) -> str:
+    return str(cut.supervisions[0].speaker)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from sslbench import io
 from sslbench.corpora import PrepareOptions
-from sslbench.corpora._checked import check_all, held_out, make_cut, report_skipped
+from sslbench.corpora._checked import check_all, hold_out, make_cut, report_skipped
 from sslbench.errors import SslbenchError
 
 if TYPE_CHECKING:
     from lhotse import MonoCut
 
-HELD_OUT_PERCENT = 10
+LIMITED = {"train-10min": ["1h/0"], "train-1h": ["1h"], "train-10h": ["1h", "9h"]}
+"""Libri-Light's limited supervision by folders of `librispeech_finetuning` (Kahn et al. 2020,
+arXiv:1912.07875; as torchaudio's LibriLightLimited, 10 minutes are the first of the six folds)."""
 LEXICONS = ("lexicon.txt", "librispeech-lexicon.txt")
 
 
@@ -24,8 +26,9 @@ def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     """Make one manifest per LibriSpeech split found under `root` (or `root/LibriSpeech`).
 
     Without any dev (test) split, some training speakers become `dev-heldout` (`test-heldout`). A speaker's
-    chapters are numbered as the label `session`; a `lexicon.txt` or `librispeech-lexicon.txt` beside the
-    splits comes along for phone recognition.
+    chapters are numbered as the label `session`. Libri-Light's `librispeech_finetuning`, in or beside `root`
+    or as `root` itself, becomes `train-10min`, `train-1h` and `train-10h`, each within the next. A
+    `lexicon.txt` or `librispeech-lexicon.txt` beside the splits comes along for phone recognition.
 
     Returns:
         The content of `corpus.json`.
@@ -46,32 +49,44 @@ def prepare_parts(
 
     options.refuse_preset(corpus)
     home = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
-    found = [part for part in parts if (home / part).is_dir()]
+    found = {part: [home / part] for part in parts if (home / part).is_dir()}
+    if corpus == "librispeech":
+        found.update(_limited(root))
     if not found:
         raise SslbenchError(f"{home}: holds none of the {corpus} splits ({', '.join(parts)}); check --root")
     genders = _genders(home / "SPEAKERS.TXT")
     splits: dict[str, list[MonoCut]] = {}
     skipped: list[dict[str, Any]] = []
     total = 0
-    for part in found:
-        cuts, bad = _part(home, part, genders, out, options)
+    for part, folders in found.items():
+        cuts, bad = _part(part, folders, genders, out, options)
         total += len(cuts) + len(bad)
         splits[part] = cuts
         skipped += bad
     report_skipped(out, corpus, total, skipped)
     _copy_lexicon(home, out)
-    notes = _hold_out(splits)
-    for note in notes:
-        print(f"{corpus}: {note}")
+    notes = hold_out(splits, corpus, [name for name in splits if name not in LIMITED])
     return write_corpus(out, corpus, splits, synthetic=False, skipped=skipped, facts={"notes": notes})
 
 
+def _limited(root: Path) -> dict[str, list[Path]]:
+    """The limited-supervision splits and their folders; none when they are not there."""
+    for home in (root, root / "librispeech_finetuning", root.parent / "librispeech_finetuning"):
+        if (home / "1h" / "0").is_dir():
+            return {
+                split: [home / folder for folder in folders]
+                for split, folders in LIMITED.items()
+                if all((home / folder).is_dir() for folder in folders)
+            }
+    return {}
+
+
 def _part(
-    home: Path, part: str, genders: dict[str, str], out: Path, options: PrepareOptions
+    part: str, folders: Sequence[Path], genders: dict[str, str], out: Path, options: PrepareOptions
 ) -> tuple[list[MonoCut], list[dict[str, Any]]]:
     """The cuts of one split, and the recordings left out."""
-    lines = dict(_transcripts(home / part))
-    audio = {path.stem: path for path in (home / part).rglob("*.flac")}
+    lines = {name: text for folder in folders for name, text in _transcripts(folder)}
+    audio = {path.stem: path for folder in folders for path in folder.rglob("*.flac")}
     names = options.limited(sorted(lines.keys() | audio.keys()), str)
     paths = [audio[name] for name in names if name in audio and name in lines]
     checked = check_all(paths, out, options.jobs, f"{part}: files decoded")
@@ -79,13 +94,14 @@ def _part(
     cuts: list[MonoCut] = []
     skipped: list[dict[str, Any]] = []
     for name in names:
-        path = audio.get(name, home / part / f"{name}.flac")
+        path = audio.get(name, folders[0] / f"{name}.flac")
+        home = path.parents[2] if part in LIMITED else folders[0]
         if name not in audio:
             reason = "the transcript names it but there is no such file"
         elif name not in lines:
             reason = "no transcript names it"
         else:
-            reason = checked[path].reason or _unlike_lhotse(home / part, name, lines[name])
+            reason = checked[path].reason or _unlike_lhotse(home, name, lines[name])
         if reason:
             skipped.append({"id": name, "path": str(path), "reason": reason})
             continue
@@ -158,28 +174,3 @@ def _genders(path: Path) -> dict[str, str]:
         return {}
     rows = (line.split("|") for line in path.read_text(encoding="utf-8").splitlines() if line[:1] != ";")
     return {row[0].strip(): row[1].strip() for row in rows if len(row) > 2}
-
-
-def _hold_out(splits: dict[str, list[MonoCut]]) -> list[str]:
-    """Derive missing dev and test splits from training speakers; returns what was done, in words."""
-    notes = []
-    for kind in ("dev", "test"):
-        training = {name: cuts for name, cuts in splits.items() if name.startswith("train") and cuts}
-        if not training or any(name.startswith(kind) for name in splits):
-            continue
-        speakers = held_out((_speaker(c) for cuts in training.values() for c in cuts), HELD_OUT_PERCENT, kind)
-        taken = [c for cuts in training.values() for c in cuts if _speaker(c) in speakers]
-        if not taken:
-            continue
-        for name, cuts in training.items():
-            splits[name] = [c for c in cuts if _speaker(c) not in speakers]
-        splits[f"{kind}-heldout"] = taken
-        notes.append(
-            f"no official {kind} split here, so {len(speakers)} of the training speakers "
-            f"({', '.join(sorted(speakers))}) became {kind}-heldout"
-        )
-    return notes
-
-
-def _speaker(cut: MonoCut) -> str:
-    return str(cut.supervisions[0].speaker)

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sslbench.data.reading import read_cut
 from sslbench.data.rows import Row, as_cut
-from sslbench.data.sampling import BatchPlan, SamplingSettings
+from sslbench.data.sampling import BatchPlan, Dealt, SamplingSettings
 from sslbench.data.skips import SkipLog
 from sslbench.errors import AudioError, CorruptFileError, SslbenchError
 
@@ -119,6 +119,7 @@ class BatchLoader:
         self.keep_empty = keep_empty
         self._epoch = 0
         self._done = 0
+        self._dealt: Dealt | None = None  # before `_done` began to count, in this epoch only
         self._restored = False
 
     def epoch(self, epoch: int) -> Iterator[AudioBatch]:
@@ -128,8 +129,8 @@ class BatchLoader:
             SslbenchError: nothing passes the length filter, or too many cuts are unreadable.
         """
         if not self._restored or epoch != self._epoch:
-            self._epoch, self._done = epoch, 0
-        yield from self._follow(self._jobs(epoch, self._done))
+            self._epoch, self._done, self._dealt = epoch, 0, None
+        yield from self._follow(self._jobs(epoch, self._done, self._dealt))
         self.skip_log.check()
 
     def endless(self) -> Iterator[AudioBatch]:
@@ -137,16 +138,18 @@ class BatchLoader:
         (or the start). Raises as `epoch`."""
         if not self._restored:
             self._epoch = self._done = 0
+            self._dealt = None
 
-        def jobs(epoch: int, start: int) -> Iterator[Job]:
+        def jobs(epoch: int, start: int, dealt: Dealt | None) -> Iterator[Job]:
             while True:
-                yield from self._jobs(epoch, start)
-                epoch, start = epoch + 1, 0
+                yield from self._jobs(epoch, start, dealt)
+                epoch, start, dealt = epoch + 1, 0, None
 
-        return self._follow(jobs(self._epoch, self._done))
+        return self._follow(jobs(self._epoch, self._done, self._dealt))
 
-    def _jobs(self, epoch: int, start: int) -> Iterator[Job]:
-        return ((epoch, number, clips) for number, clips in enumerate(self.plan.clips(epoch, start), start))
+    def _jobs(self, epoch: int, start: int, dealt: Dealt | None) -> Iterator[Job]:
+        plan = self.plan.clips(epoch, start, dealt)
+        return ((epoch, number, clips) for number, clips in enumerate(plan, start))
 
     def _follow(self, jobs: Iterator[Job]) -> Iterator[AudioBatch]:
         """Read jobs in their order, keep the position and account for what is unreadable."""
@@ -154,6 +157,7 @@ class BatchLoader:
         for batch in self._read(jobs):
             if batch.epoch != self._epoch:
                 self.skip_log.check()
+                self._dealt = None
             self._epoch, self._done = batch.epoch, batch.position + 1
             self.skip_log.saw(len(batch) + len(batch.skipped))
             for cut_id, reason in batch.skipped:
@@ -165,17 +169,36 @@ class BatchLoader:
         """The position: the batches yielded so far count as done; with how many cuts were unreadable."""
         s = self.plan.settings
         position = {"epoch": self._epoch, "done": self._done, "seed": s.seed, "world_size": s.world_size}
+        if self._dealt is not None:
+            position.update(order_for=self._dealt.world_size, dealt=self._dealt.batches)
         return {**position, "seen": self.skip_log.seen, "skipped": self.skip_log.skipped}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a stored position. Raises `SslbenchError` when the order would be another one."""
+    def load_state_dict(self, state: dict[str, Any], reshard: bool = False) -> None:
+        """Go to a stored position.
+
+        Args:
+            state: of `state_dict()`.
+            reshard: allow another number of processes than stored: they deal out the rest of the epoch in
+                the order that was begun, so that no utterance is repeated or left out.
+
+        Raises:
+            SslbenchError: the order would be another one.
+        """
         s = self.plan.settings
-        for key, own in (("seed", s.seed), ("world_size", s.world_size)):
-            if state[key] != own:
+        for key, own, may in (("seed", s.seed, False), ("world_size", s.world_size, reshard)):
+            if state[key] != own and not may:
+                hint = ", or allow another one with --allow-reshard" if key == "world_size" else ""
                 raise SslbenchError(
-                    f"data position: stored with {key}={state[key]}, now {own}; resume with the same {key}"
+                    f"data position: stored with {key}={state[key]}, now {own}; "
+                    f"resume with the same {key}{hint}"
                 )
-        self._epoch, self._done, self._restored = state["epoch"], state["done"], True
+        before = state["world_size"]
+        dealt = Dealt(state.get("order_for", before), state.get("dealt", 0))
+        done = state["done"]
+        if before != s.world_size:
+            dealt, done = Dealt(dealt.world_size, dealt.batches + done * before), 0
+        self._dealt = dealt if dealt != Dealt(s.world_size, 0) else None
+        self._epoch, self._done, self._restored = state["epoch"], done, True
         self.skip_log.seen, self.skip_log.skipped = state["seen"], state["skipped"]
 
     def _read(self, jobs: Iterator[Job]) -> Iterator[AudioBatch]:

@@ -195,7 +195,7 @@ def write_manifest(cuts: Iterable[MonoCut], path: Path | str) -> int:
 def write_corpus(
     folder: Path | str,
     corpus: str,
-    split_cuts: Mapping[str, list[MonoCut]],
+    split_cuts: Mapping[str, Iterable[MonoCut]],
     *,
     synthetic: bool,
     skipped: list[dict[str, Any]] | None = None,
@@ -206,25 +206,24 @@ def write_corpus(
     Args:
         folder: where the manifests go; files of the same names are replaced.
         corpus: the corpus name that results will carry.
-        split_cuts: the cuts of every split; an empty split is left out.
+        split_cuts: the cuts of every split, held nowhere if they are generated; an empty split is left
+            out.
         synthetic: whether a machine spoke.
-        skipped: `{"id", "reason"}` of every recording left out.
+        skipped: `{"id", "reason"}` of every recording left out; written after the splits.
         facts: more entries for `corpus.json` (preset, seed, engine, …).
 
     Returns:
         The content of `corpus.json`.
     """
     folder = Path(folder)
-    _remove_earlier(folder, keep=split_cuts)
-    skipped = skipped or []
+    _remove_earlier(folder)
+    skipped = [] if skipped is None else skipped
     entries: dict[str, Any] = {}
     for split, cuts in split_cuts.items():
-        if not cuts:
-            continue
-        for cut in cuts:
-            cut.custom = {**(cut.custom or {}), "corpus": corpus, "synthetic": synthetic}
         path = folder / (split + SUFFIX)
-        write_manifest(cuts, path)
+        if write_manifest(_of_corpus(cuts, corpus, synthetic), path) == 0:
+            path.unlink()
+            continue
         about = describe(path)
         entries[split] = {"cuts": about.cuts, "hours": about.data.hours, "sha256": about.sha256}
     io.write_jsonl(folder / SKIPPED_FILE, skipped)
@@ -234,13 +233,18 @@ def write_corpus(
     return content
 
 
-def _remove_earlier(folder: Path, keep: Mapping[str, list[MonoCut]]) -> None:
-    """Unmark the folder, and drop splits of its earlier content that the new one does not have."""
+def _of_corpus(cuts: Iterable[MonoCut], corpus: str, synthetic: bool) -> Iterator[MonoCut]:
+    for cut in cuts:
+        cut.custom = {**(cut.custom or {}), "corpus": corpus, "synthetic": synthetic}
+        yield cut
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Unmark the folder, and drop the splits of its earlier content."""
     path = folder / CORPUS_FILE
     if path.is_file():
         for split in io.read_json(path).get("splits", {}):
-            if not keep.get(split):
-                (folder / (split + SUFFIX)).unlink(missing_ok=True)
+            (folder / (split + SUFFIX)).unlink(missing_ok=True)
         path.unlink()
 
 

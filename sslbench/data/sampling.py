@@ -63,6 +63,16 @@ class SamplingSettings:
         return f"{clip.duration:g} s is longer than max_cut_duration_s {self.max_cut_duration_s:g}"
 
 
+@dataclass(frozen=True)
+class Dealt:
+    """How far another number of processes came in an epoch."""
+
+    world_size: int
+    """Processes that the epoch's order was made for."""
+    batches: int
+    """Batches of that order that were dealt out, to all of them."""
+
+
 class BatchPlan:
     """The sequence of batches of each epoch, as lists of cuts; a position in it is (epoch, batches done).
 
@@ -83,37 +93,39 @@ class BatchPlan:
         """`clips` with every cut built."""
         return ([as_cut(clip) for clip in clips] for clips in self.clips(epoch, start))
 
-    def clips(self, epoch: int, start: int = 0) -> Iterator[list[Row | Cut]]:
+    def clips(self, epoch: int, start: int = 0, dealt: Dealt | None = None) -> Iterator[list[Row | Cut]]:
         """Yield this rank's batches of one epoch from number `start` on; every rank gets as many.
 
         The last may be empty on some ranks, so that no cut is repeated.
         Skipping replays the sampler over the manifest's rows without building cuts or touching audio:
         exact by construction, for JSON lines and Shar alike, at the cost of reading the rows again.
+        With `dealt`, batches count from there: the rest of that epoch goes out in the order that was begun.
 
         Raises:
             SslbenchError: no cut passes the length filter.
         """
         rank, world_size = self.settings.rank, self.settings.world_size
-        whole = self._whole_epoch(epoch)
+        dealt = dealt or Dealt(world_size, 0)
+        whole = islice(self._whole_epoch(epoch, dealt.world_size), dealt.batches, None)
         number = 0
         while group := list(islice(whole, world_size)):
             if number >= start:
                 yield group[rank] if rank < len(group) else []
             number += 1
 
-    def _whole_epoch(self, epoch: int) -> Iterator[list[Row | Cut]]:
+    def _whole_epoch(self, epoch: int, world_size: int) -> Iterator[list[Row | Cut]]:
         """All ranks' batches; each run of `world_size` comes from one bucket, so ranks finish together.
 
         Dealt out here rather than by lhotse, which fills up the last step by repeating cuts.
         """
-        sampler = self._sampler(epoch)
+        sampler = self._sampler(epoch, world_size)
         sampler.set_epoch(epoch)
         iter(sampler)
         with contextlib.suppress(StopIteration):
             while True:
                 yield list(sampler._next_batch())
 
-    def _sampler(self, epoch: int) -> DynamicBucketingSampler:
+    def _sampler(self, epoch: int, world_size: int) -> DynamicBucketingSampler:
         s = self.settings
         if self._bins is None:
             self._bins = self._duration_bins()
@@ -127,7 +139,7 @@ class BatchPlan:
             buffer_size=BUFFER_CUTS,
             quadratic_duration=s.quadratic_duration_s,
             rank=0,
-            world_size=s.world_size,
+            world_size=world_size,
         )
         return sampler
 
