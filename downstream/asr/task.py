@@ -14,7 +14,7 @@ from sslbench.data.manifests import splits
 from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.data import read_labelled, transcript
-from sslbench.finetune.model import CTCHead
+from sslbench.finetune.heads import Head
 from sslbench.finetune.scoring import score
 from sslbench.finetune.transcripts import Transcript
 from sslbench.finetune.vocab import CharVocab
@@ -56,7 +56,7 @@ class Task:
         """The head for features of a width. Raises `SslbenchError` before `prepare`, which fixes them."""
         if self.vocab is None:
             raise SslbenchError("asr: the head needs the vocabulary; call prepare(root) first")
-        return CTCHead(input_dim, len(self.vocab), 1, self.config)
+        return Head(input_dim, len(self.vocab), 1, self.config)
 
     def metrics(
         self, predictions: Mapping[str, str], references: Mapping[str, Transcript]

@@ -18,6 +18,7 @@ VERBS = {
     "data": "prepare corpora as lhotse manifests",
     "units": "k-means units: fit, apply, report",
     "pretrain": "train an encoder (torchrun-ready; resumes by itself)",
+    "plan": "what a pretraining configuration will take",
     "launch": "a verb on several GPUs or machines (torchrun, Slurm, ssh)",
     "export": "a training run as an upstream checkpoint",
     "convert": "checkpoints of other toolkits as upstream checkpoints, and back",

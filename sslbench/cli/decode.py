@@ -6,6 +6,11 @@ import argparse
 
 EXAMPLES = """examples:
   sslbench decode exp/asr --manifest data/test-clean.jsonl.gz --out exp/asr/hyp/test-clean.jsonl
+  sslbench decode exp/asr --manifest data/test-clean.jsonl.gz --out hyp/beam.jsonl --beam 8
+  sslbench lm data/train-clean-100.jsonl.gz --order 3 --out exp/3gram.arpa
+  sslbench decode exp/asr --manifest data/test-clean.jsonl.gz --out hyp/lm.jsonl --lm exp/3gram.arpa
+
+Texts appear in HYP.part as they are found; the same command again goes on where it stopped.
 """
 
 
@@ -13,7 +18,8 @@ def main(argv: list[str]) -> None:
     """Transcribe one manifest."""
     parser = argparse.ArgumentParser(
         prog="sslbench decode",
-        description="Batched greedy CTC decoding with the weights of the best dev WER; measures its speed.",
+        description="Batched decoding with the weights of the best dev WER: greedy, beam search, or a word "
+        "n-gram model; measures its speed.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -25,12 +31,27 @@ def main(argv: list[str]) -> None:
         "--out", required=True, help="JSON lines of id and text; HYP.meta.json comes beside it"
     )
     parser.add_argument("--max_duration_s", type=float, help="audio per batch (default: as in training)")
+    parser.add_argument(
+        "--by", choices=("auto", "ctc", "transducer"), default="auto",
+        help="whose scores (default: the transducer's where there is one)",
+    )  # fmt: skip
+    parser.add_argument("--beam", type=int, default=1, help="hypotheses kept (default: 1, greedy)")
+    parser.add_argument("--lm", metavar="ARPA", help="word n-gram model for CTC, from 'sslbench lm' or KenLM")
+    parser.add_argument(
+        "--lm_weight", type=float, default=1.5, help="of its log-probabilities (default: 1.5)"
+    )
+    parser.add_argument(
+        "--word_score", type=float, default=0.0, help="added per word, with --lm (default: 0)"
+    )
     parser.add_argument("--device", help="cpu, cuda or auto (default: as in training)")
     args = parser.parse_args(argv)
 
     from sslbench.finetune.decode import decode
+    from sslbench.finetune.decoders.choose import DecodeSettings
     from sslbench.finetune.experiment import load_experiment
 
-    done = decode(load_experiment(args.experiment, args.device), args.manifest, args.out, args.max_duration_s)
+    settings = DecodeSettings(args.by, args.beam, args.lm, args.lm_weight, args.word_score)
+    experiment = load_experiment(args.experiment, args.device)
+    done = decode(experiment, args.manifest, args.out, args.max_duration_s, settings)
     print(f"{done.utterances} transcripts in {done.path}; {done.skipped} clips could not be read")
     print(f"real-time factor {done.rtf:.4f} ({done.audio_s / done.wall_s:.0f} seconds of audio per second)")

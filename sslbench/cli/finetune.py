@@ -11,6 +11,8 @@ EXAMPLES = """examples:
       --upstream fbank --exp_dir exp/asr_fbank
   sslbench finetune --config conf/asr.yaml --upstream zipformer_tiny --ckpt exp/upstream \\
       --exp_dir exp/asr_zipformer
+  sslbench finetune --config conf/asr.yaml --upstream zipformer_tiny --ckpt exp/upstream --tune lora \\
+      --objective transducer --units bpe --bpe_size 100 --exp_dir exp/asr_lora
   sslbench finetune --config conf/asr.yaml --exp_dir exp/asr_fbank \\
       --test_manifest data/test-clean.jsonl.gz --system fbank --results results --tier smoke
 
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> None:
 
     config = configs.parse(
         FinetuneConfig, rest, prog="sslbench finetune",
-        description="CTC fine-tuning of any upstream.", epilog=EXAMPLES,
+        description="A recognizer (CTC, transducer or both) on any upstream.", epilog=EXAMPLES,
     )  # fmt: skip
     options = row_options(args.system, args.results, args.tier, args.evaluation, config.upstream)
     if options is not None and not args.test_manifest:

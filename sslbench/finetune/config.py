@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sslbench.errors import SslbenchError
+from sslbench.finetune.peft.settings import PeftSettings
+from sslbench.finetune.shapes import TransducerShape
 from sslbench.train.settings import LoopSettings
 
 MOST_BAD_UPDATES = 10  # in a row; a clip that CTC cannot align must not end a run
@@ -13,7 +15,7 @@ MOST_BAD_UPDATES = 10  # in a row; a clip that CTC cannot align must not end a r
 
 @dataclass
 class FinetuneConfig:
-    """A CTC recognizer on an upstream.
+    """A recognizer on an upstream.
 
     The defaults fit minutes of labels on a CPU; `downstream/asr/config.yaml` holds SUPERB's protocol.
     """
@@ -31,8 +33,30 @@ class FinetuneConfig:
     seed: int = 0
     """Of the head's weights, dropout, masking and data order."""
 
-    tune: Literal["frozen", "full"] = "frozen"
-    """`frozen`: features are computed once and cached; `full`: the upstream learns too."""
+    tune: Literal["frozen", "full", "lora", "adalora", "houlsby", "conv_adapter", "ladder"] = "frozen"
+    """What of the upstream learns. `frozen`: nothing, features are computed once and cached; `ladder`: a side
+    network on the same features; `full`: everything; the others: what they add to it, while its own weights
+    stay and it remains in eval mode."""
+    peft: PeftSettings = field(default_factory=PeftSettings)
+    """Sizes of what is added."""
+
+    units: Literal["char", "bpe", "phone"] = "char"
+    """What is recognised: characters; word pieces, learned by sentencepiece from the training transcripts; or
+    phones, from the cuts' alignments or the lexicon beside the manifest (errors are then PER)."""
+    bpe_size: int = 500
+    """Word pieces, blank and unknown included."""
+    objective: Literal["ctc", "transducer", "joint"] = "ctc"
+    """`joint`: a transducer with CTC beside it, as k2SSL offers."""
+    ctc_scale: float = 0.2
+    """Weight of CTC in `joint` (k2SSL's)."""
+    transducer: TransducerShape = field(default_factory=TransducerShape)
+    """Sizes of the transducer."""
+    transducer_loss: Literal["auto", "full", "pruned"] = "auto"
+    """`pruned`: k2's; `full`: over the whole lattice; `auto`: pruned where k2 can be imported. The run's
+    config.yaml says which it was."""
+    pruned_warmup_steps: int = 100
+    """Steps in which the pruned loss takes over from the simple one (k2SSL: 2,000)."""
+
     head: Literal["blstm", "linear"] = "blstm"
     """What follows the weighted sum and the projection."""
     head_stride: int = 640
@@ -56,6 +80,10 @@ class FinetuneConfig:
     """Several rates to try instead, each in its own subfolder; the best dev WER wins."""
     upstream_lr: float = 1e-4
     """Peak learning rate of the upstream with `tune: full`."""
+    layer_lr_decay: float = 1.0
+    """With `tune: full`, each of the upstream's layers learns at this factor times the rate of the next."""
+    adapter_lr: float = 1e-3
+    """Peak learning rate of what LoRA, AdaLoRA and adapters add."""
     upstream_freeze_steps: int = 0
     """With `tune: full`, the upstream learns only from this step on."""
     weight_decay: float = 1e-2
@@ -70,11 +98,16 @@ class FinetuneConfig:
     """Largest gradient norm."""
     max_duration_s: float = 20.0
     """Audio per batch, padding included."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 runs the forward pass under autocast; CTC itself stays in fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 run the forward pass under autocast; CTC itself stays in fp32."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU when there is one."""
 
+    span_mask_prob: float = 0.0
+    """Span masking inside an upstream that runs: share of its frames replaced by its mask embedding, were
+    there no overlaps (k2SSL: 0.65); 0 for none."""
+    span_mask_ms: float = 200.0
+    """Length of such a span."""
     time_masks: int = 0
     """SpecAugment on features: spans of frames set to zero; 0 for none."""
     time_mask_ms: float = 400.0
@@ -132,12 +165,35 @@ class FinetuneConfig:
             problems.append(
                 "steps, eval_every_steps, log_every_steps and keep_checkpoints must be at least 1"
             )
+        if self.span_mask_prob > 0 and self.tune in ("frozen", "ladder"):
+            problems.append(
+                "span_mask_prob masks inside an upstream that learns; with kept features use time_masks"
+            )
+        if not 0 < self.layer_lr_decay <= 1:
+            problems.append("layer_lr_decay must be in (0, 1]")
         if self.head == "blstm" and self.projection_dim < 1:
             problems.append("the blstm head needs projection_dim of at least 1")
         if not 0 <= self.warmup_share < 1:
             problems.append("warmup_share must be in [0, 1)")
         if problems:
             raise SslbenchError("finetune: " + "; ".join(problems))
+
+
+def resolve(config: FinetuneConfig) -> FinetuneConfig:
+    """The same settings with `auto` decided for this machine.
+
+    Raises:
+        SslbenchError: the pruned loss without k2.
+    """
+    from sslbench.integrations import k2_rnnt
+
+    if config.objective == "ctc":
+        return replace(config, transducer_loss="full")
+    if config.transducer_loss == "pruned" and not k2_rnnt.available():
+        raise SslbenchError("finetune: transducer_loss: pruned needs k2; use full, or see 'sslbench doctor'")
+    if config.transducer_loss == "auto":
+        return replace(config, transducer_loss="pruned" if k2_rnnt.available() else "full")
+    return config
 
 
 # What may differ between a run and its continuation without changing the numbers.

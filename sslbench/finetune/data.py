@@ -1,4 +1,4 @@
-"""Labelled cuts for CTC: which can be used, and their batches as audio or as cached features."""
+"""Labelled cuts: which can be used, and their batches as audio or as cached features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sslbench.data.manifests import open_manifest
 from sslbench.data.sampling import BatchPlan, SamplingSettings
 from sslbench.errors import SslbenchError
 from sslbench.finetune.features import FeatureCache
-from sslbench.finetune.vocab import CharVocab, frames_needed
+from sslbench.finetune.vocab import Vocab, frames_needed
 
 
 @dataclass
@@ -50,6 +50,16 @@ def transcript(cut: Cut) -> str | None:
     return None if not texts or None in texts else " ".join(texts)
 
 
+def label_reader(path: Path | str, unit: str) -> Callable[[Cut], str]:
+    """What to learn from a cut of a manifest: its transcript, or for `phone` its phones, spaces between."""
+    if unit != "phone":
+        return lambda cut: transcript(cut) or ""
+    from sslbench.data.phones import phones_of, read_lexicon
+
+    lexicon = read_lexicon(Path(path).parent)
+    return lambda cut: " ".join(phones_of(cut, lexicon))
+
+
 def read_labelled(path: Path | str, skip_log: SkipLog) -> list[Cut]:
     """The cuts of a manifest that have a transcript, which may be empty; others are named in the log.
 
@@ -69,13 +79,16 @@ def read_labelled(path: Path | str, skip_log: SkipLog) -> list[Cut]:
 
 
 def fitting(
-    cuts: list[Cut], vocab: CharVocab, frames: Callable[[int], int], skip_log: SkipLog
+    texts: dict[str, str], cuts: list[Cut], vocab: Vocab, frames: Callable[[int], int], skip_log: SkipLog
 ) -> tuple[list[Cut], dict[str, list[int]]]:
     """The clips that are long enough for CTC to emit their transcript, and their classes.
 
+    Transducers are held to it too: a clip that CTC cannot align is usually one with a wrong transcript.
+
     Args:
-        cuts: with transcripts.
-        vocab: turns them into classes.
+        texts: what was said, by cut id.
+        cuts: the clips.
+        vocab: turns texts into classes.
         frames: samples -> output frames.
         skip_log: told of the clips that are too short.
 
@@ -84,7 +97,7 @@ def fitting(
     """
     kept, targets = [], {}
     for cut in cuts:
-        classes = vocab.encode(transcript(cut) or "")
+        classes = vocab.encode(texts[cut.id])
         needed, there = frames_needed(classes), frames(cut.num_samples)
         if needed > there:
             skip_log.add(cut.id, f"too short for CTC: {there} frames for {needed} symbols")
@@ -195,7 +208,7 @@ class LabelledStream:
         """The position: batches yielded so far count as done."""
         return {"epoch": self.epoch, "done": self.done, "world_size": self.data.settings.world_size}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], reshard: bool = False) -> None:
         """Go to a stored position. Raises `SslbenchError` when it is of another number of processes."""
         now = self.data.settings.world_size
         if state["world_size"] != now:

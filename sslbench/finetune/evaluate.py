@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sslbench.data.manifests import split_name
 from sslbench.finetune.decode import decode
+from sslbench.finetune.decoders.choose import DecodeSettings
 from sslbench.finetune.experiment import load_experiment
 from sslbench.finetune.listing import difference, listing, summary
 from sslbench.finetune.rows import RowOptions, write_row
@@ -68,9 +69,21 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".jsonl")
 
 
-def evaluate(exp_dir: str, manifest: str, options: RowOptions | None, device: str | None = None) -> Score:
-    """Transcribe a manifest with an experiment's best weights into `EXP/hyp/SPLIT.jsonl`, and score it."""
+def evaluate(
+    exp_dir: str,
+    manifest: str,
+    options: RowOptions | None,
+    device: str | None = None,
+    settings: DecodeSettings | None = None,
+) -> Score:
+    """Transcribe a manifest with an experiment's best weights into `EXP/hyp/SPLIT.jsonl`, and score it.
+
+    Phones are scored as they are written, words by the normaliser `upper`.
+    """
     out = Path(exp_dir) / "hyp" / f"{split_name(manifest)}.jsonl"
-    decoded = decode(load_experiment(exp_dir, device), manifest, out)
+    experiment = load_experiment(exp_dir, device)
+    decoded = decode(experiment, manifest, out, settings=settings)
     print(f"{decoded.utterances} transcripts in {out}, real-time factor {decoded.rtf:.4f}")
-    return score_files(manifest, out, row=options)
+    unit = experiment.vocab.scored
+    how = ScoreOptions("raw" if unit == "phone" else "upper", unit)
+    return score_files(manifest, out, how, options)

@@ -14,7 +14,7 @@ from sslbench.checkpoint import load_strict
 from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.model import Recognizer
-from sslbench.finetune.vocab import CharVocab
+from sslbench.finetune.vocab import Vocab
 from sslbench.io import read_json
 from sslbench.train import checkpoint
 from sslbench.upstreams import load_upstream
@@ -39,10 +39,10 @@ def skipped_name(rank: int) -> str:
     return SKIPPED if rank == 0 else f"skipped-{rank}.jsonl"
 
 
-def build_recognizer(config: FinetuneConfig, vocab: CharVocab) -> Recognizer:
+def build_recognizer(config: FinetuneConfig, vocab: Vocab) -> Recognizer:
     """The upstream with a fresh head; the head's weights depend on the seed only."""
     options = {} if config.ckpt else {"seed": config.seed}
-    upstream = load_upstream(config.upstream, config.ckpt, frozen=config.tune == "frozen", **options)
+    upstream = load_upstream(config.upstream, config.ckpt, frozen=config.tune != "full", **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return Recognizer(upstream, len(vocab), config)
@@ -60,7 +60,7 @@ class Experiment:
 
     folder: Path
     config: FinetuneConfig
-    vocab: CharVocab
+    vocab: Vocab
     model: Recognizer
     step: int
     """Of the weights: the one with the best dev WER."""
@@ -90,7 +90,7 @@ def load_experiment(exp_dir: Path | str, device: str | None = None) -> Experimen
     if not (folder / CONFIG).is_file() or not steps:
         raise SslbenchError(f"{folder}: holds no trained recognizer; 'sslbench finetune' makes one")
     config = configs.load(FinetuneConfig, folder / CONFIG)
-    vocab = CharVocab.load(folder / VOCAB)
+    vocab = Vocab.load(folder / VOCAB)
     model = build_recognizer(config, vocab)
     best = checkpoint.folder_of(folder / BEST, steps[-1])
     load_strict(model, checkpoint.load(best).model, where=str(best))

@@ -1,132 +1,39 @@
-"""The recognizer: weighted sum over an upstream's layers, projection, head, CTC."""
+"""The recognizer: an upstream, what tunes it, a weighted sum over its layers, and a head."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
-from sslbench.finetune.vocab import BLANK
+from sslbench.finetune.featurizer import WeightedSum, frame_mask
+from sslbench.finetune.heads import Head
+from sslbench.finetune.peft.ladder import Ladder
+from sslbench.finetune.peft.tuning import BACKBONE_RUNS, make_tuning
+from sslbench.finetune.spans import SpanMasker
 from sslbench.nn.upstream import LossOutput
 
-
-class WeightedSum(nn.Module):
-    """Softmax-weighted sum of layers, as in SUPERB (Yang et al., Interspeech 2021)."""
-
-    mean: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, layers: int, dim: int, normalise: str) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.zeros(layers))
-        self.normalise = normalise
-        self.register_buffer("mean", torch.zeros(layers, dim))
-        self.register_buffer("scale", torch.ones(layers, dim))
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """(B, F, L, D) -> (B, F, D)."""
-        if self.normalise == "layer":
-            states = F.layer_norm(states, states.shape[-1:])
-        elif self.normalise == "channel":
-            states = (states - self.mean) * self.scale
-        return torch.einsum("bfld,l->bfd", states, self.weights.softmax(0).to(states.dtype))
-
-    @torch.no_grad()
-    def fit(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Measure every channel's mean and variance.
-
-        Args:
-            batches: (states (B, F, L, D), valid frames (B,)) pairs.
-        """
-        count, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.mean).double()
-        for states, lens in batches:
-            valid = torch.cat([state[:length] for state, length in zip(states, lens.tolist(), strict=True)])
-            count += len(valid)
-            total += valid.sum(0).double()
-            squares += valid.double().square().sum(0)
-        mean = total / count
-        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
-        self.mean.copy_(mean)
-        # a channel that never changes stays as it is instead of being blown up
-        self.scale.copy_(torch.where(deviation > 1e-5, 1 / deviation.clamp(min=1e-5), 1.0))
-
-
-class CTCHead(nn.Module):
-    """Stacks frames up to the head's stride, projects, and scores the classes of every frame."""
-
-    def __init__(self, input_dim: int, classes: int, stack: int, config: FinetuneConfig) -> None:
-        super().__init__()
-        self.stack = stack
-        width = config.projection_dim or input_dim * stack
-        self.projection: nn.Module = (
-            nn.Linear(input_dim * stack, width) if config.projection_dim else nn.Identity()
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        self.blstm: nn.LSTM | None = None
-        if config.head == "blstm":
-            between = config.dropout if config.blstm_layers > 1 else 0.0
-            self.blstm = nn.LSTM(
-                width,
-                config.blstm_dim,
-                config.blstm_layers,
-                batch_first=True,
-                bidirectional=True,
-                dropout=between,
-            )
-            width = 2 * config.blstm_dim
-        self.output = nn.Linear(width, classes)
-
-    def forward(self, features: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Class scores.
-
-        Args:
-            features: (B, F, D), zero beyond each length.
-            lens: (B,) valid frames.
-
-        Returns:
-            log-probabilities (B, ceil(F / stack), classes) in fp32, and the valid frames of each clip.
-        """
-        hidden = self.dropout(self.projection(stack_frames(features, self.stack)))
-        lens = -(-lens // self.stack)
-        if self.blstm is not None:
-            packed = pack_padded_sequence(hidden, lens.cpu(), batch_first=True, enforce_sorted=False)
-            hidden, _ = pad_packed_sequence(
-                self.blstm(packed)[0], batch_first=True, total_length=hidden.shape[1]
-            )
-            hidden = self.dropout(hidden)
-        return self.output(hidden).float().log_softmax(-1), lens
-
-
-def stack_frames(features: torch.Tensor, stack: int) -> torch.Tensor:
-    """Concatenate neighbours: (B, F, D) -> (B, ceil(F / stack), stack · D), zero-padded at the end."""
-    batch, frames, dim = features.shape
-    features = F.pad(features, (0, 0, 0, -frames % stack))
-    return features.reshape(batch, -1, stack * dim)
-
-
-def frame_mask(lens: torch.Tensor, frames: int) -> torch.Tensor:
-    """(B, frames) bool: which frames are within the lengths (B,)."""
-    return torch.arange(frames, device=lens.device) < lens[:, None]
+Augment = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Recognizer(nn.Module):
-    """An upstream, which may be frozen, with a CTC head.
+    """An upstream, which may be frozen, with a head.
 
-    A frozen upstream is not part of `state_dict`: its own checkpoint holds its weights.
+    A frozen upstream is not part of `state_dict`: its own checkpoint holds its weights. What parameter-
+    efficient tuning adds to it is, as `tuning`.
     """
 
     def __init__(self, upstream: nn.Module, classes: int, config: FinetuneConfig) -> None:
         super().__init__()
-        self.tune_upstream = config.tune == "full" and any(True for _ in upstream.parameters())
-        self.upstream = upstream if self.tune_upstream else None
+        has_parameters = any(True for _ in upstream.parameters())
+        self.upstream = upstream if config.tune == "full" and has_parameters else None
         self._held = [upstream]  # in a list, so that a frozen one is no submodule
+        self.backbone_runs = config.tune in BACKBONE_RUNS and has_parameters
         expert: Any = upstream
         self.stride = int(expert.get_downsample_rates("hidden_states"))
         self.layers, self.dim = _shape(upstream)
@@ -135,8 +42,15 @@ class Recognizer(nn.Module):
                 f"finetune: head_stride {config.head_stride} is no multiple of the upstream's {self.stride}"
             )
         self.stack = max(1, config.head_stride // self.stride)
-        self.featurizer = WeightedSum(self.layers, self.dim, config.normalise)
-        self.head = CTCHead(self.dim, classes, self.stack, config)
+        ladder = None
+        if config.tune == "ladder":
+            ladder = Ladder(self.layers, self.dim, config.peft.ladder_dim, config.peft.kernel)
+        self.featurizer = WeightedSum(self.layers, self.dim, config.normalise, ladder)
+        self.head = Head(self.dim, classes, self.stack, config)
+        self.tuning = make_tuning(config.tune, upstream, config.peft, config.steps)
+        self.spans: SpanMasker | None = None
+        if config.span_mask_prob > 0:
+            self.spans = SpanMasker(upstream, config.span_mask_prob, config.span_mask_ms)
 
     @property
     def any_upstream(self) -> nn.Module:
@@ -158,62 +72,44 @@ class Recognizer(nn.Module):
             (B, F, L, D), zero beyond each clip's frames, and (B,) those frames.
         """
         wavs = [wav[:length] for wav, length in zip(audio, audio_lens.tolist(), strict=True)]
+        self.tuning.use_lens(audio_lens)
+        if self.spans is not None:
+            self.spans.use_lens(audio_lens if self.training else None)
         hidden = self.any_upstream(wavs)["hidden_states"]
         states = torch.stack(list(hidden), dim=2)  # (B, F, L, D)
         lens = torch.div(audio_lens + self.stride - 1, self.stride, rounding_mode="floor").to(states.device)
         lens = lens.clamp(max=states.shape[1])
         return states * frame_mask(lens, states.shape[1])[:, :, None, None], lens
 
-    def log_probs(
-        self, states: torch.Tensor, lens: torch.Tensor, augment: Any = None
+    def encode(
+        self, states: torch.Tensor, lens: torch.Tensor, augment: Augment | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Class log-probabilities (B, F', classes) and frames (B,) from `states`' (B, F, L, D) and (B,)."""
-        features = self.featurizer(states)
-        features = features * frame_mask(lens, features.shape[1])[:, :, None]
-        if augment is not None:
-            features = augment(features, lens)
-        log_probs, out_lens = self.head(features, lens)
-        return log_probs, out_lens
+        """The head's frames (B, F', H) and their numbers (B,) from `states`' (B, F, L, D) and (B,)."""
+        return self.head.encode(self._features(states, lens, augment), lens)
+
+    def loss(
+        self,
+        states: torch.Tensor,
+        lens: torch.Tensor,
+        targets: list[list[int]],
+        augment: Augment | None = None,
+        warm: float = 1.0,
+    ) -> LossOutput:
+        """The head's loss (see `Head.loss`) of `states`' output, and the tuning's penalty."""
+        found = self.head.loss(self._features(states, lens, augment), lens, targets, warm)
+        penalty = self.tuning.penalty()
+        if penalty is not None:
+            found.loss_sum = found.loss_sum + penalty * found.frames
+        return found
+
+    def _features(self, states: torch.Tensor, lens: torch.Tensor, augment: Augment | None) -> torch.Tensor:
+        features: torch.Tensor = self.featurizer(states, lens)
+        return features if augment is None else augment(features, lens)
 
     def to_device(self, device: torch.device) -> Recognizer:
         """Move everything, the frozen upstream too."""
         self.any_upstream.to(device)
         return self.to(device)
-
-
-def ctc_loss(log_probs: torch.Tensor, lens: torch.Tensor, targets: list[list[int]]) -> LossOutput:
-    """CTC (Graves et al., ICML 2006), summed over a batch.
-
-    Args:
-        log_probs: (B, F, classes) fp32.
-        lens: (B,) valid frames.
-        targets: classes of each clip; may be empty.
-
-    Returns:
-        The summed loss; `frames` counts target symbols and one per clip, so that empty ones weigh too.
-    """
-    flat = torch.tensor([number for target in targets for number in target], dtype=torch.long)
-    target_lens = torch.tensor([len(target) for target in targets])
-    loss = F.ctc_loss(
-        log_probs.transpose(0, 1),
-        flat.to(log_probs.device),
-        lens.cpu(),
-        target_lens,
-        BLANK,
-        "sum",
-        zero_infinity=True,
-    )
-    return LossOutput(loss, target_lens.sum() + len(targets))
-
-
-def greedy(log_probs: torch.Tensor, lens: torch.Tensor) -> list[list[int]]:
-    """Best class of each frame, repeats joined, blanks dropped."""
-    best = log_probs.argmax(-1).cpu()  # (B, F)
-    decoded = []
-    for row, length in zip(best, lens.tolist(), strict=True):
-        joined = torch.unique_consecutive(row[:length])
-        decoded.append(joined[joined != BLANK].tolist())
-    return decoded
 
 
 @torch.no_grad()

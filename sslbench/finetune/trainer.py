@@ -1,7 +1,8 @@
-"""CTC fine-tuning as a job for the training engine."""
+"""Fine-tuning as a job for the training engine."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,17 @@ from sslbench.data.loading import SkipLog
 from sslbench.data.manifests import describe
 from sslbench.finetune import experiment as exp
 from sslbench.finetune.augment import FeatureMasker
-from sslbench.finetune.config import RESUME_MAY_CHANGE, FinetuneConfig, identity
+from sslbench.finetune.config import RESUME_MAY_CHANGE, FinetuneConfig, identity, resolve
 from sslbench.finetune.data import Batch as Labelled
-from sslbench.finetune.data import LabelledSet, LabelledStream, fitting, read_labelled, transcript
+from sslbench.finetune.data import LabelledSet, LabelledStream, fitting, label_reader, read_labelled
 from sslbench.finetune.decode import batch_states, transcribe
 from sslbench.finetune.features import FeatureCache
-from sslbench.finetune.model import Recognizer, ctc_loss
+from sslbench.finetune.model import Recognizer
 from sslbench.finetune.optimizer import make_updater
 from sslbench.finetune.scoring import score
 from sslbench.finetune.transcripts import Transcript
-from sslbench.finetune.vocab import CharVocab
-from sslbench.io import read_json, sha256_json, write_json, write_yaml
+from sslbench.finetune.vocab import build_vocab
+from sslbench.io import read_json, read_jsonl, sha256_json, write_json, write_yaml
 from sslbench.nn.upstream import LossOutput
 from sslbench.train import checkpoint
 from sslbench.train.dist import World, join
@@ -53,6 +54,7 @@ def run(config: FinetuneConfig, features_dir: Path | None = None) -> dict[str, A
         KeyboardInterrupt: asked to stop; a checkpoint is saved.
     """
     config.check()
+    config = resolve(config)
     folder = Path(config.exp_dir)
     world = join(config.device)
     settings = claim(config, RESUME_MAY_CHANGE)
@@ -86,20 +88,21 @@ class FinetuneJob(Job[Labelled, Labelled]):
         self.skip_log = SkipLog(self.folder / exp.skipped_name(world.rank), config.max_skipped_share)
         train = read_labelled(config.train_manifest, self.skip_log)
         dev = read_labelled(config.dev_manifest, self.skip_log)
-        self.vocab = CharVocab.from_texts(transcript(cut) or "" for cut in train)
+        read = label_reader(config.train_manifest, config.units)
+        texts = {cut.id: read(cut) for cut in train}
+        self.vocab = build_vocab(config.units, texts.values(), config.bpe_size)
         if world.is_main:
             self.vocab.save(self.folder / exp.VOCAB)
         self.model = exp.build_recognizer(config, self.vocab).to_device(world.device)
-        train, targets = fitting(train, self.vocab, self.model.frames, self.skip_log)
+        train, targets = fitting(texts, train, self.vocab, self.model.frames, self.skip_log)
         self.train = LabelledSet(
             train, targets, config.max_duration_s, shuffle=True, seed=config.seed,
             skip_log=self.skip_log, num_workers=config.num_workers,
             rank=world.rank, world_size=world.size,
         )  # fmt: skip
         self.dev = LabelledSet(dev, {}, config.max_duration_s, skip_log=self.skip_log)
-        self.references = {
-            cut.id: Transcript(cut.id, transcript(cut) or "", cut.supervisions[0].speaker) for cut in dev
-        }
+        read = label_reader(config.dev_manifest, config.units)
+        self.references = {cut.id: Transcript(cut.id, read(cut), cut.supervisions[0].speaker) for cut in dev}
         self.stream = LabelledStream(self.train)
         self.updater = make_updater(self.model, config)
         mask_frames = round(config.time_mask_ms * 16 / self.model.stride)
@@ -107,6 +110,8 @@ class FinetuneJob(Job[Labelled, Labelled]):
             config.time_masks, mask_frames, config.feature_masks, config.feature_mask_share
         )  # fmt: skip
         self.best: dict[str, Any] = {}
+        self.step = 0
+        self.updater.optimizer.register_step_post_hook(lambda *_: self.model.tuning.after_update(self.step))
 
     # --- learning
 
@@ -119,6 +124,7 @@ class FinetuneJob(Job[Labelled, Labelled]):
 
     def before_update(self, step: int) -> None:
         """Modes, the freeze-then-unfreeze step, and an upstream's schedules, which count from 0 again."""
+        self.step = step
         self.model.train()
         upstream, first = self.model.upstream, self.config.upstream_freeze_steps
         if upstream is None:
@@ -136,9 +142,10 @@ class FinetuneJob(Job[Labelled, Labelled]):
         return Batch(raw if ids else self._filler(raw), ids, seconds, raw.epoch)
 
     def loss(self, inputs: Labelled) -> LossOutput:
-        """CTC, summed over symbols."""
+        """The head's loss, summed over symbols."""
         states = batch_states(self.model, inputs, self.world.device)
-        return ctc_loss(*self.model.log_probs(*states, self.masker), inputs.targets)
+        warm = min(1.0, self.step / max(1, self.config.pruned_warmup_steps))
+        return self.model.loss(*states, inputs.targets, self.masker, warm)
 
     def _filler(self, raw: Labelled) -> Labelled:
         if raw.states is None:
@@ -160,7 +167,7 @@ class FinetuneJob(Job[Labelled, Labelled]):
 
     def _cache_features(self) -> None:
         """Compute a frozen upstream's features, unless they would not fit."""
-        if self.model.upstream is not None:
+        if self.model.backbone_runs:
             return
         frames = (self.train.seconds + self.dev.seconds) * 16000 / self.model.stride
         size = 2 * frames * self.model.layers * self.model.dim
@@ -191,11 +198,10 @@ class FinetuneJob(Job[Labelled, Labelled]):
         if not self.world.is_main:
             return {}
         texts = transcribe(self.model, self.vocab, self.dev, self.world.device)
-        scored = score(self.references, {i: Transcript(i, text) for i, text in texts})
-        row = {
-            "dev_wer": 100 * scored.total("words").rate,
-            "dev_cer": 100 * scored.total("characters").rate,
-        }
+        scored = score(self.references, {i: Transcript(i, text) for i, text in texts}, unit=self.vocab.scored)
+        # of phones there is one rate; both names keep it, so that the best is chosen alike
+        second = "words" if self.vocab.scored == "phone" else "characters"
+        row = {"dev_wer": 100 * scored.total("words").rate, "dev_cer": 100 * scored.total(second).rate}
         if not self.best or (row["dev_wer"], row["dev_cer"]) < (self.best["dev_wer"], self.best["dev_cer"]):
             self.best = {"step": step, **row}
             snapshot = checkpoint.Snapshot(step, self.model.state_dict(), None, {}, dict(row))
@@ -203,12 +209,13 @@ class FinetuneJob(Job[Labelled, Labelled]):
         return row
 
     def state(self) -> dict[str, Any]:
-        """The best so far."""
-        return {"best": self.best}
+        """The best so far, and the tuning's own."""
+        return {"best": self.best, "tuning": self.model.tuning.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore it."""
         self.best = state["best"]
+        self.model.tuning.load_state(state["tuning"])
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write `DONE`."""
@@ -218,7 +225,10 @@ class FinetuneJob(Job[Labelled, Labelled]):
             "steps": facts["steps"],
             "wall_s": facts["wall_s"],
             "peak_mem_bytes": peak_mem_bytes(),
-            "params_trainable": sum(p.numel() for p in self.model.parameters()),
+            "step_s": self._step_s(),
+            "params_trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "params_upstream": sum(p.numel() for p in self.model.any_upstream.parameters()),
+            **self.model.tuning.facts(),
             "layer_weights": [round(w, 4) for w in self.model.featurizer.weights.softmax(0).tolist()],
             "train_hours": data.data.hours,
             "train_sha256": data.sha256,
@@ -227,3 +237,8 @@ class FinetuneJob(Job[Labelled, Labelled]):
             "skipped": self.skip_log.count,
         }
         write_json(self.folder / exp.DONE, done)
+
+    def _step_s(self) -> float | None:
+        """Median seconds per update over the log's windows; the first one warms up, where there are more."""
+        times = [row["step_s"] for row in read_jsonl(self.folder / exp.LOG) if "step_s" in row]
+        return round(statistics.median(times[1:] or times), 5) if times else None

@@ -5,25 +5,15 @@ The predictor sees only the last symbols (Ghodsi et al., ICASSP 2020), as in k2S
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from sslbench.finetune.rnnt import BLANK, pad_targets, rnnt_loss
+from sslbench.finetune.shapes import TransducerShape
 from sslbench.integrations import k2_rnnt
 
 MOST_LATTICE_ELEMENTS = 2**27  # logits held at once (512 MiB in fp32); larger batches go clip by clip
-
-
-@dataclass(frozen=True)
-class TransducerShape:
-    """Sizes; k2SSL's are 512, 512 and 2."""
-
-    predictor_dim: int = 128
-    joiner_dim: int = 128
-    context: int = 2
 
 
 class Predictor(nn.Module):

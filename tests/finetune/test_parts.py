@@ -10,7 +10,9 @@ import torch
 from sslbench.errors import SslbenchError
 from sslbench.finetune.augment import FeatureMasker
 from sslbench.finetune.config import FinetuneConfig
-from sslbench.finetune.model import CTCHead, WeightedSum, ctc_loss, greedy, stack_frames
+from sslbench.finetune.decoders.ctc import greedy
+from sslbench.finetune.featurizer import WeightedSum, stack_frames
+from sslbench.finetune.heads import Head, ctc_loss
 from sslbench.finetune.vocab import CharVocab, frames_needed
 
 
@@ -70,7 +72,7 @@ def test_greedy_joins_repeats_and_drops_blanks() -> None:
 def test_head_ignores_padding(head: str, stack: int) -> None:
     torch.manual_seed(0)
     config = FinetuneConfig(head=head, projection_dim=8, blstm_dim=8, dropout=0.0)  # type: ignore[arg-type]
-    model = CTCHead(5, 7, stack, config).eval()
+    model = Head(5, 7, stack, config).eval()
     long, short = torch.randn(1, 9, 5), torch.randn(1, 5, 5)
     both = torch.cat([long, torch.nn.functional.pad(short, (0, 0, 0, 4))])
     together, lens = model(both, torch.tensor([9, 5]))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sslbench.errors import CorruptFileError, SslbenchError
-from sslbench.finetune import experiment, trainer
+from sslbench.finetune import experiment
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.evaluate import evaluate
 from sslbench.finetune.experiment import load_experiment
@@ -199,7 +199,7 @@ def test_a_loss_that_is_not_finite_is_skipped_then_fatal(
 ) -> None:
     config = make_config(steps=30, eval_every_steps=30)
     calls = []
-    original = trainer.ctc_loss
+    original = FinetuneJob.loss
 
     def sometimes(*args: object) -> object:
         found = original(*args)  # type: ignore[arg-type]
@@ -210,7 +210,7 @@ def test_a_loss_that_is_not_finite_is_skipped_then_fatal(
             else found
         )
 
-    monkeypatch.setattr(trainer, "ctc_loss", sometimes)
+    monkeypatch.setattr(FinetuneJob, "loss", sometimes)
     finetune(config)
     events = [row for row in read_jsonl(Path(config.exp_dir) / "log.jsonl") if "event" in row]
     assert [row["step"] for row in events] == [3, 4]
@@ -218,8 +218,8 @@ def test_a_loss_that_is_not_finite_is_skipped_then_fatal(
         np.isfinite(row["loss"]) for row in read_jsonl(Path(config.exp_dir) / "log.jsonl") if "loss" in row
     )
     monkeypatch.setattr(
-        trainer,
-        "ctc_loss",
+        FinetuneJob,
+        "loss",
         lambda *a: dataclasses.replace(original(*a), loss_sum=original(*a).loss_sum * np.nan),
     )
     with pytest.raises(SslbenchError, match="10 updates in a row"):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sslbench.finetune.rnnt import lattice_loss, pad_targets, rnnt_loss
-from sslbench.finetune.transducer import Transducer, TransducerShape
+from sslbench.finetune.shapes import TransducerShape
+from sslbench.finetune.transducer import Transducer
 from sslbench.integrations import k2_rnnt
 
 

@@ -98,7 +98,7 @@ def _build(
         importlib.import_module("flashlight.lib.text.decoder.kenlm")
     except ImportError as error:
         raise SslbenchError(
-            f"decode: --lm needs flashlight-text and kenlm ({error}): pip install 'sslbench[lm]'"
+            f"decode: --lm needs flashlight-text ({error}): pip install 'sslbench[lm]'"
         ) from None
     return ctc_decoder(
         lexicon=lexicon, tokens=vocab.symbols, lm=arpa, nbest=1, beam_size=beam, lm_weight=lm_weight,

@@ -1,0 +1,79 @@
+"""The search that a recognizer decodes with, by settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sslbench.errors import SslbenchError
+from sslbench.finetune.decoders import ctc, transducer
+from sslbench.finetune.decoders.ngram import NgramDecoder
+from sslbench.finetune.heads import Head
+from sslbench.finetune.vocab import Vocab
+
+Search = Callable[[torch.Tensor, torch.Tensor], list[str]]
+"""(head's frames (B, F, H), valid frames (B,)) -> texts."""
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How to search."""
+
+    by: Literal["auto", "ctc", "transducer"] = "auto"
+    """Which scores: `auto` is the transducer where there is one."""
+    beam: int = 1
+    """Hypotheses kept; 1 is greedy search."""
+    lm: str | None = None
+    """ARPA file of words, for CTC."""
+    lm_weight: float = 1.5
+    """Of its log-probabilities."""
+    word_score: float = 0.0
+    """Added per word, with a language model."""
+
+
+def make_search(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str, Search]:
+    """A name for result rows, and the search.
+
+    Raises:
+        SslbenchError: settings that the head cannot follow.
+    """
+    by = settings.by
+    if by == "auto":
+        by = "ctc" if head.transducer is None or settings.lm else "transducer"
+    if settings.beam < 1:
+        raise SslbenchError("decode: the beam must keep at least one hypothesis")
+    if by == "transducer":
+        return _transducer(head, vocab, settings)
+    if head.output is None:
+        raise SslbenchError("decode: this recognizer was trained without CTC (objective: transducer)")
+    if settings.lm:
+        wide = settings.beam if settings.beam > 1 else 50
+        ngram = NgramDecoder(vocab, settings.lm, wide, settings.lm_weight, settings.word_score)
+        name = f"CTC, beam {wide}, word n-grams (weight {settings.lm_weight:g}, word {settings.word_score:g})"
+        return name, lambda hidden, lens: ngram(head.log_probs(hidden), lens)
+
+    def search(hidden: torch.Tensor, lens: torch.Tensor) -> list[str]:
+        scores = head.log_probs(hidden)
+        found = ctc.greedy(scores, lens) if settings.beam == 1 else ctc.beam(scores, lens, settings.beam)
+        return [vocab.decode(classes) for classes in found]
+
+    return "greedy CTC" if settings.beam == 1 else f"CTC prefix beam {settings.beam}", search
+
+
+def _transducer(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str, Search]:
+    model = head.transducer
+    if model is None or settings.lm:
+        why = "a language model needs CTC" if model is not None else "this recognizer has no transducer"
+        raise SslbenchError(f"decode: {why}; use --by ctc")
+
+    def search(hidden: torch.Tensor, lens: torch.Tensor) -> list[str]:
+        if settings.beam == 1:
+            found = transducer.greedy(model, hidden, lens)
+        else:
+            found = transducer.beam(model, hidden, lens, settings.beam)
+        return [vocab.decode(classes) for classes in found]
+
+    return ("greedy" if settings.beam == 1 else f"modified beam {settings.beam}") + " transducer", search

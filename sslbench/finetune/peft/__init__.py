@@ -1,0 +1,1 @@
+"""Parameter-efficient tuning: what is added to a frozen upstream, and where."""
