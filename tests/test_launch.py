@@ -16,7 +16,7 @@ from sslbench.cli import main
 from sslbench.errors import SslbenchError
 
 FAKES = {
-    "sbatch": '#!/bin/bash\n[ "$1" = --wait ] && shift\nSLURM_JOB_NODELIST=here SLURM_JOB_ID=7 exec bash "$1"\n',
+    "sbatch": '#!/bin/bash\n[ "$1" = --wait ] && shift\nSLURM_JOB_NODELIST=x SLURM_JOB_ID=7 exec bash "$1"\n',
     "scontrol": '#!/bin/bash\nif [ "$1" = show ]; then echo localhost; else echo "$*" >>requeued; fi\n',
     "srun": '#!/bin/bash\nexec "$@"\n',
     "ssh": '#!/bin/bash\nwhile [[ "$1" == -* ]]; do [ "$1" = -o ] && shift; shift; done\nexec bash -c "$2"\n',

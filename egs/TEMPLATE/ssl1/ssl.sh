@@ -19,6 +19,7 @@ twins=true              # also evaluate each architecture with its initial, untr
 baselines=              # s3prl upstreams to stand beside them
 iterations=1            # 2: cluster a layer of iteration 1 and train again
 clusters=100            # k-means units of each iteration
+units_source=mfcc       # what iteration 1 clusters: mfcc, or UPSTREAM:LAYER of any s3prl upstream
 units_layer=2           # layer to cluster from iteration 2 on
 pretrain_opts=          # more options for 'sslbench pretrain', e.g. "--max_steps 20"
 asr_opts=               # more options for 'sslbench finetune'
@@ -66,7 +67,7 @@ job() { # NUM_NODES NGPU OUTPUT sslbench VERB...: as step, by the backend of cmd
     local nodes=$1 gpus=$2 output=$3 launch=(); shift 3
     if [ "${cmd_backend}" != local ] || [ "$((nodes * gpus))" -gt 1 ]; then
         launch=(sslbench launch --backend "${cmd_backend}" "${launch_opts[@]}" --num_nodes "${nodes}" --ngpu "${gpus}"
-            --name "${output//\//-}" --log_dir "${expdir}/log" --)
+            --name "ssl.${output//\//-}" --log_dir "${expdir}/log" --)
     fi
     step "${output}" "${launch[@]}" "$@"
 }
@@ -104,14 +105,13 @@ if wanted 1; then
     # shellcheck disable=SC2086
     step "${data}/corpus.json" sslbench data prepare "${corpus}" --root "${corpus_root}" --out "${data}" ${corpus_opts}
 fi
-
 if ! "${dry_run}" && [ ! -e "${data}/${dev_set}.jsonl.gz" ] && [ -e "${data}/dev-heldout.jsonl.gz" ]; then
     echo "no ${dev_set} in ${corpus_root}: speakers held out of ${train_set} stand in for it"
     dev_set=dev-heldout test_set=test-heldout
 fi
 
 make_units() { # FAMILY ITERATION
-    local family=$1 it=$2 source=mfcc out=${expdir}/units_mfcc opts=()
+    local family=$1 it=$2 source=${units_source} out=${expdir}/units_it1 opts=()
     if [ "${it}" -gt 1 ]; then
         source=${family}:${units_layer}
         out=${expdir}/${family}/units_it${it}
@@ -126,7 +126,7 @@ make_units() { # FAMILY ITERATION
     step "${out}/report.json" sslbench units report --manifest "${out}/${dev_set}.jsonl.gz" --out "${out}/report.json"
 }
 pretrain() { # FAMILY
-    local family=$1 it=${iteration} exp=${expdir}/$1/pretrain_it${iteration} units=${expdir}/units_mfcc
+    local family=$1 it=${iteration} exp=${expdir}/$1/pretrain_it${iteration} units=${expdir}/units_it1
     if [ "${it}" -gt 1 ]; then units=${expdir}/${family}/units_it${it}; fi
     # shellcheck disable=SC2086
     job "${num_nodes}" "${ngpu}" "${exp}/DONE" sslbench pretrain --config "conf/pretrain_${family}.yaml" --exp_dir "${exp}" --seed "${seed}" \
@@ -136,7 +136,7 @@ for ((iteration = 1; iteration <= iterations; iteration++)); do
     if wanted 2; then
         for family in "${families[@]}"; do
             make_units "${family}" "${iteration}"
-            if [ "${iteration}" -eq 1 ]; then break; fi # MFCC units serve every family
+            if [ "${iteration}" -eq 1 ]; then break; fi # these units serve every family
         done
     fi
     if wanted 3; then each pretrain "${families[@]}"; fi
