@@ -46,6 +46,7 @@ def errors(ref: Sequence[Turn], hyp: Sequence[Turn], collar_s: float = 0.0) -> E
         hyp: what was answered; speaker names are arbitrary.
         collar_s: taken out on either side of every start and end of a reference turn.
     """
+    ref, hyp = _merged(ref), _merged(hyp)
     edges = {t for turn in [*ref, *hyp] for t in (turn.start, turn.end)}
     boundaries = sorted({t for turn in ref for t in (turn.start, turn.end)})
     edges |= {t + side for t in boundaries for side in (-collar_s, collar_s)}
@@ -68,8 +69,20 @@ def errors(ref: Sequence[Turn], hyp: Sequence[Turn], collar_s: float = 0.0) -> E
     )
 
 
+def _merged(turns: Sequence[Turn]) -> list[Turn]:
+    """Turns of one speaker that touch or overlap as one, so that no boundary lies within speech."""
+    merged: list[Turn] = []
+    for turn in sorted(turns, key=lambda t: (t.speaker, t.start)):
+        last = merged[-1] if merged else None
+        if last is not None and last.speaker == turn.speaker and turn.start <= last.end:
+            merged[-1] = Turn(last.start, max(last.end, turn.end), turn.speaker)
+        else:
+            merged.append(turn)
+    return merged
+
+
 def _active(turns: Sequence[Turn], middles: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(speakers, pieces): 1 where a speaker talks; a speaker's turns that overlap count once."""
+    """(speakers, pieces): 1 where a speaker talks."""
     names = sorted({turn.speaker for turn in turns})
     active = np.zeros((len(names), len(middles)), dtype=np.int64)
     for turn in turns:

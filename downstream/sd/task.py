@@ -116,7 +116,10 @@ class Task(ProbeTask):
         groups = [row.speaker for row in rows]
         for name, collar_s in (("der", 0.0), ("der_collar_250ms", COLLAR_S)):
             found = [_errors(row, threshold, median, collar_s) for row in rows]
-            made |= percent(name, [e.wrong for e in found], [e.total for e in found], groups)
+            if (
+                collar_s == 0.0 or sum(e.total for e in found) > 0
+            ):  # a collar may cover all of very short turns
+                made |= percent(name, [e.wrong for e in found], [e.total for e in found], groups)
         frames, ones = _frame_scores(rows), [1.0] * len(rows)
         made |= percent("frame_der", [score.der for score in frames], ones, groups)
         made |= percent("frame_acc", [s.accuracy for s in frames], ones, groups, higher_is_better=True)

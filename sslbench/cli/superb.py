@@ -12,6 +12,10 @@ from sslbench.cli import _superb_results as results
 if TYPE_CHECKING:
     from torch import nn
 
+    from sslbench.probe.runner import Named, ProbeSettings
+    from sslbench.probe.task import ProbeTask
+    from sslbench.report.schema import ResultRow
+
 EXAMPLES = """examples:
   sslbench superb run --upstream fbank --system fbank --tasks pr,sid --data data/mini \\
       --out exp/superb/fbank --results results --tier smoke
@@ -21,6 +25,8 @@ EXAMPLES = """examples:
       --data data/librispeech --out exp/superb/wavlm --results results --jobs 4 --device cuda:0,cuda:1
   sslbench superb run … --num_shards 10 --shard $SLURM_ARRAY_TASK_ID          # one task per job of an array
   sslbench superb check --tasks ks,sid --roots ks=/corpora/sc,sid=/corpora/VoxCeleb1
+  sslbench superb run --engine s3prl --s3prl-root ../s3prl --upstream fbank --tasks sd --data corpora/sd \\
+      --out exp/superb/fbank --results results          # the original runner: a row fbank.s3prl
   sslbench superb score exp/superb/fbank --results results
   sslbench superb submit exp/superb/fbank --out exp/superb/fbank/submission
 
@@ -73,6 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=int, default=1, help="tasks at a time, each in a process of its own")
     run.add_argument("--num_shards", type=int, default=1, help="for job arrays: split the tasks in so many")
     run.add_argument("--shard", type=int, default=0, help="which of them to run, from 0")
+    run.add_argument(
+        "--engine", choices=["sslbench", "s3prl"], default="sslbench",
+        help="s3prl: its own runner on official layouts, one learning rate, a row SYSTEM.s3prl",
+    )  # fmt: skip
+    run.add_argument(
+        "--s3prl-root",
+        "--s3prl_root",
+        dest="s3prl_root",
+        type=Path,
+        help="git checkout of s3prl for its engine",
+    )
     check = actions.add_parser("check", help="say what a task's data lacks; exit 1 when it does", **shape)
     check.add_argument("--tasks", required=True, help="comma-separated, or all")
     check.add_argument(
@@ -118,12 +135,24 @@ def _run_one(
         _root(name, args.data, roots), args.out, args.results, args.tier, args.seed, _rates(args.lrs),
         args.cache_gb, args.keep_cache, device, args.precision, args.cache_precision,
     )  # fmt: skip
-    task = load_task(name, args.tier)
+    task, named = load_task(name, args.tier), Named(args.upstream, args.system or args.upstream)
     with only_one(args.out / name):
-        row = run_task(task, load, Named(args.upstream, args.system or args.upstream), settings)
+        if args.engine == "s3prl":
+            row = _by_s3prl(task, named, settings, args)
+        else:
+            row = run_task(task, load, named, settings)
     print(results.metrics_line(name, row.metrics, row.search))
     path = store.save(row, args.results)
     print(f"  wrote {path} and {args.out / name} in {row.cost['wall_s']:.1f} s", flush=True)
+
+
+def _by_s3prl(task: ProbeTask, named: Named, settings: ProbeSettings, args: argparse.Namespace) -> ResultRow:
+    from sslbench.errors import SslbenchError
+    from sslbench.probe.s3prl_engine import run_task_s3prl
+
+    if args.s3prl_root is None:
+        raise SslbenchError("--engine s3prl: needs --s3prl-root, a git checkout of s3prl")
+    return run_task_s3prl(task, named, settings, args.s3prl_root, args.ckpt)
 
 
 def _once(upstream: str, ckpt: Path | None) -> Callable[[], nn.Module]:

@@ -10,6 +10,7 @@ import torch
 from probe_fakes import make_clip, make_corpus
 
 from sslbench.data.manifests import write_corpus
+from sslbench.downstream.pr.data import official_phones
 from sslbench.downstream.pr.task import SPECIAL, Task
 from sslbench.errors import SslbenchError
 from sslbench.probe.task import Prediction
@@ -42,8 +43,15 @@ def test_a_lexicon_stands_in_for_alignments_and_neither_is_an_error(tmp_path: Pa
     with pytest.raises(SslbenchError, match="lacks WORLD"):
         Task("smoke").prepare(tmp_path / "m")
     lexicon.write_text(lexicon.read_text() + "WORLD W ER1 L D\n")
-    parts = Task("smoke").prepare(tmp_path / "m")
-    assert parts["train"][0].reference == "HH AH L OW W ER L D"
+    task = Task("smoke")
+    parts = task.prepare(tmp_path / "m")
+    assert parts["train"][0].reference == "HH AH0 L OW1 W ER1 L D"
+    assert task.labels == SPECIAL + official_phones()  # stress is kept, as in s3prl's vocabulary
+    assert len(official_phones()) == 71
+    # s3prl's pair of lexicons serves as well; the first to know a word counts
+    lexicon.rename(lexicon.with_name("librispeech-lexicon-allothers-g2p.txt"))
+    lexicon.with_name("librispeech-lexicon-200k-g2p.txt").write_text("WORLD W AO1 L\n")
+    assert Task("smoke").prepare(tmp_path / "m")["dev"][0].reference == "HH AH0 L OW1 W AO1 L"
 
 
 def test_error_rate_pools_over_clips() -> None:

@@ -1,0 +1,227 @@
+"""`--engine s3prl`: a task trained and decoded by s3prl's own runner, scored and stored as ours.
+
+The runner works in a process of its own, because it replaces `builtins.isinstance`, evaluates strings, and
+wants its checkout as the working folder. A task says in its `s3prl.yaml` what the runner is given. Its
+answers are read from files; nothing is taken from its log.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sslbench import config as configs
+from sslbench import provenance
+from sslbench.errors import SslbenchError
+from sslbench.io import read_yaml, sha256_json, write_text
+from sslbench.probe.encoder import Encoder
+from sslbench.probe.plan import audio_digest, identity, make_plan
+from sslbench.probe.rundir import write_predictions
+from sslbench.probe.runner import Named, ProbeSettings, upstream_loader
+from sslbench.probe.submit import OwnFormat
+from sslbench.probe.task import Prediction, ProbeTask
+from sslbench.report.schema import Data, ResultRow, Search
+from sslbench.report.store import make_row, row_path
+
+RUNNER = "sslbench.integrations.s3prl.run_downstream"
+_HOLE = re.compile(r"\$\{(\w+)\}")
+
+
+@dataclass
+class Template:
+    """A task's `s3prl.yaml`."""
+
+    downstream: str
+    """s3prl's name of the task."""
+    lr: float
+    """Its default learning rate."""
+    checkpoint: str
+    """The best one on dev; s3prl writes it on strict improvement only, else the newest is taken."""
+    answers: str
+    """File or folder of the answers on test, in the experiment."""
+    config: dict[str, Any]
+    """The runner's configuration with `${…}` holes."""
+    needs: list[str] = field(default_factory=list)
+    """Files of s3prl's git checkout that its wheel lacks."""
+    accumulate: int = 1
+    """Micro-batches per update."""
+
+
+def run_task_s3prl(
+    task: ProbeTask, named: Named, settings: ProbeSettings, root: Path, ckpt: Path | None = None
+) -> ResultRow:
+    """Train and decode one task at one learning rate with s3prl's runner.
+
+    Args:
+        task: of the wanted tier; its data must be in the official layout.
+        named: for the row, whose system gets the ending `.s3prl`.
+        settings: where and how; at most one learning rate.
+        root: folder that holds s3prl's package `s3prl/`: a git checkout, or a site-packages folder.
+        ckpt: of the upstream.
+
+    Raises:
+        SslbenchError: no template, no s3prl there, or the runner failed (with the end of its log).
+    """
+    template = _template(task)
+    _check_root(root, template)
+    if len(settings.lrs) > 1:
+        raise SslbenchError("--engine s3prl: runs one learning rate; name it with --lrs, or leave --lrs out")
+    lr = settings.lrs[0] if settings.lrs else template.lr
+    task.protocol = replace(task.protocol, lr_grid=[lr])
+    plan = make_plan(task, settings.data, settings.seed)
+    upstream = upstream_loader(named.upstream, ckpt)()
+    encoder = Encoder(upstream, settings.device)
+    task.stride = encoder.stride
+    known = identity(task, plan, audio_digest(plan.examples), [lr])
+    known |= {"upstream": named.upstream, "weights": encoder.fingerprint(), "seed": settings.seed}
+
+    folder = (settings.exp / f"{task.name}.s3prl").resolve()
+    filled = _filled(template.config, _values(task, template, settings, lr))
+    write_text(folder / "config.yaml", yaml.safe_dump(filled, sort_keys=False))
+    seconds = _train_and_decode(template, named, settings, folder, root.resolve(), ckpt)
+    (parts,) = plan.folds.values()
+    rows = _answers(task, [plan.examples[n] for n in parts["test"]], folder / template.answers)
+    write_predictions(folder / "test.jsonl", rows)
+    system = f"{named.system}.s3prl"
+    custom = plan.test()[0].cut.custom or {}
+    return make_row(
+        system=system,
+        upstream=named.upstream,
+        evaluation=task.name,
+        tier=task.tier,
+        weights=str(getattr(upstream, "weights", "random")),
+        weights_sha256=getattr(upstream, "weights_sha256", None),
+        data=Data(
+            corpus=str(custom.get("corpus", settings.data.resolve().name)),
+            split=str(task.settings.get("test_name", "test")),
+            synthetic=bool(custom.get("synthetic", False)),
+            hours=sum(e.cut.duration for e in plan.test()) / 3600,
+        ),
+        metrics=task.metrics(rows),
+        cost={"wall_s": seconds},
+        search=Search(lr_grid=[lr], lr=lr, selected_on="dev"),
+        artifacts={
+            "predictions": os.path.relpath(
+                folder / "test.jsonl", row_path(settings.results, system, task.name).parent
+            )
+        },
+        methods={"engine": f"s3prl {_version(root)}"},
+        provenance=provenance.collect(sha256_json(known), known["data"], settings.seed),
+    )
+
+
+def _template(task: ProbeTask) -> Template:
+    path = task.config_path.with_name("s3prl.yaml")
+    if not path.is_file():
+        raise SslbenchError(
+            f"{task.name}: --engine s3prl does not know this task; write {path} (see another task's)"
+        )
+    return configs.build(Template, read_yaml(path), str(path))
+
+
+def _check_root(root: Path, template: Template) -> None:
+    wanted = ["run_downstream.py", f"downstream/{template.downstream}/expert.py", *template.needs]
+    missing = [name for name in wanted if not (root / "s3prl" / name).is_file()]
+    if missing:
+        raise SslbenchError(
+            f"--s3prl-root {root}: lacks s3prl/{', s3prl/'.join(missing)}; "
+            "git clone https://github.com/s3prl/s3prl, and name the clone"
+        )
+
+
+def _version(root: Path) -> str:
+    path = root / "s3prl" / "version.txt"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"
+
+
+def _values(task: ProbeTask, template: Template, settings: ProbeSettings, lr: float) -> dict[str, Any]:
+    protocol = task.protocol
+    data = settings.data.resolve()
+    return {
+        "data": str(data), "lexicon": str(data / "lexicon.txt"), "lr": lr, "steps": protocol.steps,
+        "eval_every": min(protocol.eval_every, protocol.steps), "accumulate": template.accumulate,
+        "micro_batch": max(1, protocol.batch_clips // template.accumulate),
+        "head_dim": getattr(task, "dim", 0),
+    }  # fmt: skip
+
+
+def _filled(value: Any, values: dict[str, Any]) -> Any:
+    """Replace `${name}`: a whole text becomes the value itself, within a text its text."""
+    if isinstance(value, dict):
+        return {key: _filled(inner, values) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, values) for inner in value]
+    if not isinstance(value, str):
+        return value
+    whole = _HOLE.fullmatch(value)
+    if whole:
+        return values[whole[1]]
+    return _HOLE.sub(lambda hole: str(values[hole[1]]), value)
+
+
+def _train_and_decode(
+    template: Template, named: Named, settings: ProbeSettings, folder: Path, root: Path, ckpt: Path | None
+) -> float:
+    """Run both; what an earlier run finished is not done again. Returns the seconds of both."""
+    done = folder / "done.txt"
+    fingerprint = sha256_json([read_yaml(folder / "config.yaml"), named.upstream, str(ckpt), settings.seed])
+    if done.is_file():
+        stored, seconds = done.read_text(encoding="utf-8").split()
+        if stored == fingerprint:
+            return float(seconds)
+        raise SslbenchError(f"{folder}: holds another run; use another --out, or remove it")
+    started = time.monotonic()
+    common = ["--device", settings.device, "--seed", str(settings.seed)]
+    train = ["-m", "train", "-u", named.upstream, "-d", template.downstream, *common]
+    train += ["-c", str(folder / "config.yaml"), "-p", str(folder)]
+    if ckpt is not None:
+        train += ["-k", str(ckpt.resolve())]
+    _run(train, folder, root)
+    best = folder / template.checkpoint
+    if not best.is_file():
+        states = sorted(folder.glob("states-*.ckpt"), key=lambda p: int(p.stem.split("-")[1]))
+        if not states:
+            raise SslbenchError(f"{folder}: s3prl wrote no checkpoint; see {folder / 'train.log'}")
+        best = states[-1]
+    _run(["-m", "evaluate", "-e", str(best), "-t", "test", "--device", settings.device], folder, root)
+    seconds = time.monotonic() - started
+    write_text(done, f"{fingerprint} {seconds:.3f}\n")
+    return seconds
+
+
+def _run(words: list[str], folder: Path, root: Path) -> None:
+    """One call of the runner, its output in `<mode>.log`."""
+    log = folder / f"{words[1]}.log"
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", RUNNER, *words]
+    with log.open("w", encoding="utf-8") as stream:
+        status = subprocess.run(
+            command, cwd=root / "s3prl", env={**os.environ, "PYTHONPATH": path},
+            stdout=stream, stderr=subprocess.STDOUT, check=False,
+        ).returncode  # fmt: skip
+    if status:
+        tail = " | ".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:])
+        raise SslbenchError(f"{log}: s3prl's runner failed ({status}): {tail}")
+
+
+def _answers(task: ProbeTask, examples: Sequence[Any], path: Path) -> list[Prediction]:
+    """Our references with its answers. Raises `SslbenchError` when it left a clip out."""
+    rows = task.predictions("test", examples, [""] * len(examples))
+    if isinstance(task, OwnFormat):
+        answers = dict(zip([row.id for row in rows], task.read_archive(rows, path), strict=True))
+    else:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        answers = {name: text for name, _, text in (line.partition(" ") for line in lines)}
+    missing = [row.id for row in rows if row.id not in answers]
+    if missing:
+        raise SslbenchError(f"{path}: lacks {len(missing)} of {len(rows)} clips, first {missing[0]}")
+    return [replace(row, hyp=answers[row.id]) for row in rows]
