@@ -58,7 +58,9 @@ class XVector(nn.Module):
         valid = (torch.arange(hidden.shape[2], device=lens.device) < counts[:, None])[:, None]  # (B, 1, F)
         mean = (hidden * valid).sum(dim=2) / counts[:, None]
         squares = ((hidden - mean[..., None]) * valid).square().sum(dim=2)
-        return torch.cat([mean, (squares / (counts[:, None] - 1)).sqrt()], dim=-1)
+        # a unit that is off in every frame has no deviation; the bound keeps its gradient 0, not NaN
+        deviation = (squares / (counts[:, None] - 1)).clamp(min=1e-20).sqrt()
+        return torch.cat([mean, deviation], dim=-1)
 
 
 def am_softmax(cosines: torch.Tensor, speakers: torch.Tensor) -> torch.Tensor:
