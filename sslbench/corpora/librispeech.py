@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LIMITED = {"train-10min": ["1h/0"], "train-1h": ["1h"], "train-10h": ["1h", "9h"]}
 """Libri-Light's limited supervision by folders of `librispeech_finetuning` (Kahn et al. 2020,
 arXiv:1912.07875; as torchaudio's LibriLightLimited, 10 minutes are the first of the six folds)."""
+WHOLE = ("train-clean-100", "train-clean-360", "train-other-500")
+"""What `train-960` is made of."""
 LEXICONS = ("lexicon.txt", "librispeech-lexicon.txt")
 
 
@@ -26,8 +28,8 @@ def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     """Make one manifest per LibriSpeech split found under `root` (or `root/LibriSpeech`).
 
     Without any dev (test) split, some training speakers become `dev-heldout` (`test-heldout`). A speaker's
-    chapters are numbered as the label `session`. Libri-Light's `librispeech_finetuning`, in or beside `root`
-    or as `root` itself, becomes `train-10min`, `train-1h` and `train-10h`, each within the next. A
+    chapters are numbered as the label `session`. The three training parts together are `train-960`. Libri-Light's `librispeech_finetuning`,
+    in or beside `root` or as `root` itself, becomes `train-10min`, `train-1h` and `train-10h`, each within the next. A
     `lexicon.txt` or `librispeech-lexicon.txt` beside the splits comes along for phone recognition.
 
     Returns:
@@ -66,6 +68,8 @@ def prepare_parts(
     report_skipped(out, corpus, total, skipped)
     _copy_lexicon(home, out)
     notes = hold_out(splits, corpus, [name for name in splits if name not in LIMITED])
+    if set(WHOLE) <= splits.keys():
+        splits["train-960"] = [cut for part in WHOLE for cut in splits[part]]
     return write_corpus(out, corpus, splits, synthetic=False, skipped=skipped, facts={"notes": notes})
 
 

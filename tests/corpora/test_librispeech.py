@@ -58,6 +58,16 @@ def test_official_splits_are_kept_as_they_are(home: Path, tmp_path: Path) -> Non
     assert first.load_audio().shape == (1, 8000)
 
 
+def test_the_three_training_parts_are_train_960_without_held_out_speakers(home: Path, tmp_path: Path) -> None:
+    split(home, "train-clean-360", range(400, 412))
+    split(home, "train-other-500", range(500, 512))
+    facts = librispeech.prepare(home, tmp_path / "out", OPTIONS)["splits"]
+    parts = ("train-clean-100", "train-clean-360", "train-other-500")
+    assert facts["train-960"]["cuts"] == sum(facts[part]["cuts"] for part in parts)
+    held = speakers(tmp_path / "out" / "dev-heldout.jsonl.gz")
+    assert not held & speakers(tmp_path / "out" / "train-960.jsonl.gz")
+
+
 def test_chapters_are_sessions_and_a_lexicon_comes_along(home: Path, tmp_path: Path) -> None:
     folder = home / "train-clean-100" / "100" / "9"
     folder.mkdir()
