@@ -28,9 +28,10 @@ def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     """Make one manifest per LibriSpeech split found under `root` (or `root/LibriSpeech`).
 
     Without any dev (test) split, some training speakers become `dev-heldout` (`test-heldout`). A speaker's
-    chapters are numbered as the label `session`. The three training parts together are `train-960`. Libri-Light's `librispeech_finetuning`,
-    in or beside `root` or as `root` itself, becomes `train-10min`, `train-1h` and `train-10h`, each within the next. A
-    `lexicon.txt` or `librispeech-lexicon.txt` beside the splits comes along for phone recognition.
+    chapters are numbered as the label `session`. The three training parts together are `train-960`.
+    Libri-Light's `librispeech_finetuning`, in or beside `root` or as `root` itself, becomes `train-10min`,
+    `train-1h` and `train-10h`, each within the next. A `lexicon.txt` or `librispeech-lexicon.txt` beside the
+    splits comes along for phone recognition.
 
     Returns:
         The content of `corpus.json`.
