@@ -278,8 +278,8 @@ def test_diarization_equals_s3prls_expert(tmp_path: Path) -> None:
     assert ours["frame_der"].value == pytest.approx(100 * sum(single["der"]) / 3)
     assert 0 < ours["frame_acc"].value < 100
 
-    head.linear.bias.data[0] += 0.5  # control
-    assert abs(float(task.loss(head(padded, lens), lens, targets)) - float(expected)) > 1e-3
+    head.linear.bias.data[0] += 3.0  # control
+    assert abs(float(task.loss(head(padded, lens), lens, targets).detach() - expected.detach())) > 1e-2
 
 
 @pytest.mark.parametrize("seconds", [0.9, 1.4, 2.5])

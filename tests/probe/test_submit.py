@@ -48,17 +48,14 @@ def exp(tmp_path: Path) -> Path:
     finished(folder, "pr", rows_of([("1-2-3", "AA B", "AA B CH"), ("1-2-4", "", "D"), ("2-1-1", "D", "D")]))
     finished(folder, "superb_asr", rows_of([("1-2-3", "A CAT", "THE CAT"), ("1-2-4", "", "ON")]))
     finished(folder, "sf", rows_of([("Ivy-1", "PLAY B-x ANN E-x", "PLAY B-x AN E-x"), ("Joe-1", "A", "B")]))
-    finished(
-        folder, "ks", rows_of([("test-yes-a_nohash_0", "yes", "yes"), ("test-no-a_nohash_0", "up", "no")])
-    )
-    finished(
-        folder,
-        "ic",
-        rows_of([("w1", "turn on, lamp, none", "turn on, lamp, none"), ("w2", "a, b, c", "d, e, f")]),
-    )
+    words = [("test-yes-a_nohash_0", "yes", "yes"), ("test-no-a_nohash_0", "up", "no")]
+    finished(folder, "ks", rows_of(words))
+    intent = "turn on, lamp, none"
+    finished(folder, "ic", rows_of([("w1", intent, intent), ("w2", "a, b, c", "d, e, f")]))
     finished(folder, "sid", rows_of([("id1-v-1", "id1", "id1"), ("id2-v-1", "id1", "id2")]))
-    finished(folder, "asv", rows_of([(f"a-{i}|b-{i}", f"{s}", r) for i, (s, r) in
-                                     enumerate([(0.9, "1"), (0.2, "0"), (0.1, "1"), (0.3, "0")])]))  # fmt: skip
+    trials = [("0.9", "1"), ("0.2", "0"), ("0.1", "1"), ("0.3", "0")]
+    pairs = [(f"a-{i}|b-{i}", score, same) for i, (score, same) in enumerate(trials)]
+    finished(folder, "asv", rows_of(pairs))
     emotions = rows_of([("Ses01F_1", "neu", "neu"), ("Ses01M_1", "sad", "ang")])
     finished(folder, "er", emotions, tuple(f"fold{k}" for k in range(1, 6)))
     finished(
