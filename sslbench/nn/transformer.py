@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from sslbench.errors import SslbenchError
+from sslbench.nn.dropout import attention, dropout
 
 
 @dataclass
@@ -42,7 +43,7 @@ class TransformerShape:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention through `F.scaled_dot_product_attention`."""
+    """Multi-head scaled dot-product self-attention."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -61,8 +62,7 @@ class SelfAttention(nn.Module):
             return y.view(batch, frames, self.heads, -1).transpose(1, 2)  # (B, H, F, D / H)
 
         q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask, dropout_p=dropout)
+        y = attention(q, k, v, key_mask, self.dropout if self.training else 0.0)
         out: torch.Tensor = self.out_proj(y.transpose(1, 2).reshape(batch, frames, dim))
         return out
 
@@ -91,11 +91,11 @@ class TransformerLayer(nn.Module):
         return y
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = F.dropout(F.gelu(self.fc1(x)), self.activation_dropout, self.training)
+        hidden = dropout(F.gelu(self.fc1(x)), self.activation_dropout, self.training)
         return self._drop(self.fc2(hidden))
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class TransformerEncoder(nn.Module):
@@ -132,7 +132,7 @@ class TransformerEncoder(nn.Module):
         x = x + self._position(x)
         if not self.shape.norm_first:
             x = self.layer_norm(x)
-        x = F.dropout(x, self.shape.dropout, self.training)
+        x = dropout(x, self.shape.dropout, self.training)
         states = [x]
         for layer in self.layers:
             if not self._skip():
