@@ -10,6 +10,7 @@ EPILOG = """examples:
       --dev_manifest units/dev.jsonl.gz --exp_dir exp/try --max_steps 200 --max_duration_s 60
   sslbench pretrain --config C.yaml --model.num_units 500 --precision bf16 --average_every 200
   torchrun --nproc_per_node 8 -m sslbench pretrain --config conf/pretrain_zipformer.yaml
+  torchrun --nproc_per_node 4 -m sslbench pretrain --config C.yaml --allow-reshard     a run of 8 on 4 GPUs
 """
 
 
@@ -18,6 +19,7 @@ def main(argv: list[str]) -> int:
     from sslbench.config import parse
     from sslbench.pretrain.config import PretrainConfig
 
+    argv = ["--allow_reshard=true" if word == "--allow-reshard" else word for word in argv]
     config = parse(PretrainConfig, argv, "sslbench pretrain", DESCRIPTION, EPILOG)
     from sslbench.pretrain.trainer import run
 

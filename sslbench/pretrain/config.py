@@ -15,6 +15,10 @@ MAY_CHANGE = frozenset(
         "device",
         "num_workers",
         "skip_limit_share",
+        "allow_reshard",
+        "recompute_activations",
+        "compile",
+        "valid_max_s",
         "log_every",
         "valid_every",
         "save_every",
@@ -47,8 +51,15 @@ class PretrainConfig:
     """Updates."""
     accum: int = 1
     """Batches per update and process."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """"bf16": autocast, without a gradient scaler."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """"bf16": autocast alone; "fp16": with a loss scale by k2SSL's rules, for GPUs without bf16."""
+    recompute_activations: bool = False
+    """Keep only each encoder layer's input for the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """`torch.compile` the model: minutes at the start for faster steps on GPUs."""
+    watchdog: bool = True
+    """Watch loss, gradients and activations: on an alarm go back to the last good checkpoint with half the
+    rate, once; then stop and say why."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto": a GPU when there is one."""
 
@@ -90,7 +101,11 @@ class PretrainConfig:
     decay_power: float = 1.0
     """adamw: power of the polynomial decay to 0 at `max_steps`."""
     weight_decay: float = 0.01
-    """adamw: on matrices."""
+    """adamw: on all but norms, biases and `no_decay`."""
+    no_decay: list[str] = field(default_factory=list)
+    """adamw: further parameters without decay, as shell-style patterns of their names."""
+    lr_scales: dict[str, float] = field(default_factory=dict)
+    """adamw: pattern of parameter names -> factor on their rate, such as `{"feature_extractor.*": 0.1}`."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Decay of the optimizer's averages."""
     clip_norm: float = 10.0
@@ -100,10 +115,15 @@ class PretrainConfig:
 
     average_every: int = 0
     """Updates between additions to the running average of the weights (k2SSL: 200); 0 for none."""
+    allow_reshard: bool = False
+    """Go on with another number of processes than before (`--allow-reshard`): the epoch's remaining batches
+    are dealt out anew, none twice. Batch counts and effective batch size change with the number."""
     log_every: int = 50
     """Updates per log line."""
     valid_every: int = 500
     """Updates between validations."""
+    valid_max_s: float | None = None
+    """Audio that a validation stops after, over all processes; None for all of `dev_manifest`."""
     save_every: int = 500
     """Updates between checkpoints."""
     keep_last: int = 3
@@ -120,6 +140,8 @@ class PretrainConfig:
             faults.append("keep_last must be at least 2: a damaged newest checkpoint needs one before it")
         if self.max_cut_duration_s is not None and self.max_cut_duration_s < self.min_duration_s:
             faults.append("max_cut_duration_s is below min_duration_s")
+        if self.optimizer == "scaled_adam" and (self.lr_scales or self.no_decay):
+            faults.append("lr_scales and no_decay need optimizer: adamw (scaled_adam sizes steps by itself)")
         if self.crop_s is not None and self.crop == "none":
             faults.append("crop_s needs crop: shortest")
         if faults:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from sslbench.optim.eden import Eden
 from sslbench.optim.scaled_adam import ScaledAdam
 from sslbench.pretrain.config import PretrainConfig
+from sslbench.train.groups import parameter_groups
 from sslbench.train.schedule import polynomial
 from sslbench.train.updater import Updater
 
@@ -23,17 +22,13 @@ def make_updater(model: nn.Module, config: PretrainConfig, world_size: int) -> U
     params = [p for _, p in named]
     if config.optimizer == "scaled_adam":
         return _scaled_adam(named, params, config, world_size)
-    matrices = [p for p in params if p.ndim > 1]
-    vectors = [p for p in params if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.base_lr, betas=config.betas, eps=1e-6, weight_decay=config.weight_decay
-    )
+    groups = parameter_groups(named, config.weight_decay, config.lr_scales, config.no_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.base_lr, betas=config.betas, eps=1e-6)
 
     def set_rates(step: int, _: int) -> None:
         factor = polynomial(step, config.max_steps, config.warmup_steps, config.decay_power)
         for group in optimizer.param_groups:
-            group["lr"] = config.base_lr * factor
+            group["lr"] = config.base_lr * factor * group["lr_scale"]
 
     return Updater(optimizer, params, set_rates, config.clip_norm)
 

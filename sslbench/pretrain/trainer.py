@@ -18,6 +18,7 @@ from sslbench.pretrain.inputs import fit_inputs
 from sslbench.pretrain.optimizer import make_updater
 from sslbench.train.dist import World, join, leave
 from sslbench.train.job import Autocast, Batch, Job
+from sslbench.train.layers import recompute_activations
 from sslbench.train.logging import per_frame
 from sslbench.train.loop import Trainer
 from sslbench.train.randomness import derive, seed_everything
@@ -71,6 +72,10 @@ class PretrainJob(Job[AudioBatch, PretrainBatch]):
         torch.manual_seed(derive(config.seed, "weights"))
         self.model = build_model(config.upstream, config.model).to(world.device)
         fit_inputs(self.model, config)
+        if config.recompute_activations:
+            recompute_activations(self.model)
+        if config.compile:
+            self.model.compile()
         num_units = getattr(self.model.config, "num_units", None)
         for manifest in filter(None, (config.train_manifest, config.dev_manifest)):
             check_units(manifest, config.label_rate_hz, num_units)
@@ -115,10 +120,15 @@ class PretrainJob(Job[AudioBatch, PretrainBatch]):
             return {}
         loader = make_loader(config, manifest, world, SkipLog(limit_share=config.skip_limit_share))
         sums = {"loss_sum": 0.0, "frames": 0.0, "correct": 0.0}
+        limit_s = (config.valid_max_s or float("inf")) / world.size
+        seconds = 0.0
         self.model.eval()
         for audio in loader.epoch(0):
+            if seconds >= limit_s:
+                break
             if len(audio) == 0:
                 continue
+            seconds += float(audio.audio_lens.sum()) / 16_000
             seed_everything(self.model, config.seed, "valid", audio.position * world.size + world.rank)
             batch = collate(audio, config, manifest, world.device)
             with autocast():

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 
 from sslbench.errors import CorruptFileError, SslbenchError
-from sslbench.io import fsync, read_json, sha256_file, write_json
+from sslbench.io import fsync, read_json, sha256_file, sha256_json, write_json
 
 MODEL, AVERAGE, TRAINER, META = "model.safetensors", "average.safetensors", "trainer.pt", "meta.json"
 PREFIX = "step-"
+FORMAT = 2
+OWN = "meta_sha256"  # of meta.json's other content
 
 
 @dataclass
@@ -56,6 +58,8 @@ def save(root: Path, snapshot: Snapshot, keep_last: int) -> Path:
     Raises:
         SslbenchError: the disk is full or not writable; the older checkpoints are untouched.
     """
+    from safetensors import SafetensorError
+
     final = folder_of(root, snapshot.step)
     temporary = root / f".tmp-{final.name}"
     try:
@@ -68,7 +72,7 @@ def save(root: Path, snapshot: Snapshot, keep_last: int) -> Path:
             shutil.rmtree(final)
         temporary.rename(final)
         fsync(root)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # what the three writers raise
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary)
         raise SslbenchError(
@@ -92,13 +96,19 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
     for path in files:
         fsync(path)
     sums = {path.name: sha256_file(path) for path in files}
-    write_json(folder / META, {"step": snapshot.step, **snapshot.facts, "sha256": sums})
+    meta = {"format": FORMAT, "step": snapshot.step, **snapshot.facts, "sha256": sums}
+    write_json(folder / META, {**meta, OWN: sha256_json(meta)})
     fsync(folder)
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """The checkpoint's `meta.json`, after checking every file. Raises `CorruptFileError` naming the file."""
     meta: dict[str, Any] = read_json(folder / META)
+    # format 1 had no checksum of its own; one changed bit cannot make this one look like that
+    if not isinstance(meta, dict) or (
+        ("format" in meta or OWN in meta) and meta.pop(OWN, None) != sha256_json(meta)
+    ):
+        raise CorruptFileError(f"{folder / META}: does not match its own checksum")
     try:
         sums, step = dict(meta["sha256"]), int(meta["step"])
     except (KeyError, TypeError, ValueError):
@@ -134,6 +144,15 @@ def newest_good(root: Path) -> int | None:
     return None
 
 
+def set_aside_after(root: Path, step: int, why: str) -> None:
+    """Rename the checkpoints of later steps to `WHY-step-…`, so that nothing goes on from them."""
+    for later in steps_in(root):
+        if later > step:
+            folder = folder_of(root, later)
+            shutil.rmtree(root / f"{why}-{folder.name}", ignore_errors=True)
+            folder.rename(root / f"{why}-{folder.name}")
+
+
 def load(folder: Path) -> Snapshot:
     """Read a verified checkpoint, onto the CPU."""
     from safetensors.torch import load_file
@@ -141,5 +160,5 @@ def load(folder: Path) -> Snapshot:
     meta = verify(folder)
     trainer = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
     average = load_file(folder / AVERAGE) if AVERAGE in meta["sha256"] else None
-    facts = {key: value for key, value in meta.items() if key not in ("step", "sha256")}
+    facts = {key: value for key, value in meta.items() if key not in ("format", "step", "sha256")}
     return Snapshot(meta["step"], load_file(folder / MODEL), average, trainer, facts)

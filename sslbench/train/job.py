@@ -48,8 +48,8 @@ class Stream(Protocol):
         """The position, as plain values; `epoch` is one of them."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a stored position."""
+    def load_state_dict(self, state: dict[str, Any], reshard: bool = False) -> None:
+        """Go to a stored position; `reshard` allows one of another number of processes."""
         ...
 
 

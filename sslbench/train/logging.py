@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sslbench.errors import SslbenchError
 from sslbench.io import read_jsonl, write_jsonl
 
 
@@ -27,10 +28,15 @@ class JsonLog:
             write_jsonl(self.path, [row for row in read_jsonl(self.path) if row["step"] <= step])
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        """Append one row. Raises `SslbenchError` when the disk is full."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise SslbenchError(
+                f"{self.path}: cannot be written ({error}); free space and run the same command again"
+            ) from None
 
 
 class Curves:
@@ -81,13 +87,14 @@ class Meter:
         """End the window.
 
         Returns:
-            Means per frame (`loss`, `acc`, …), and the cost: `audio_s_per_s`, `data_wait_share`,
-            `step_s`, `peak_mem_bytes`.
+            Means per frame (`loss`, `acc`, …), and the cost: `audio_s_per_s`, `audio_hours_per_s`,
+            `data_wait_share`, `step_s`, `peak_mem_bytes`.
         """
         wall_s = max(time.monotonic() - self._began, 1e-9)
         means = per_frame(self.sums)
         cost = {
             "audio_s_per_s": round(self.audio_s / wall_s, 2),
+            "audio_hours_per_s": round(self.audio_s / wall_s / 3600, 6),
             "data_wait_share": round(self.wait_s / wall_s, 4),
             "step_s": round(wall_s / max(1, self.steps), 5),
             "peak_mem_bytes": peak_mem_bytes(),

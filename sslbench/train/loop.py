@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,14 @@ from sslbench.train.average import RunningAverage
 from sslbench.train.dist import World
 from sslbench.train.job import Batch, Job
 from sslbench.train.logging import Curves, JsonLog, Meter
+from sslbench.train.precision import Precision
 from sslbench.train.settings import LoopSettings
 from sslbench.train.update import NotFiniteError, UpdateMaker, UpdateResult
+from sslbench.train.watchdog import UnstableError, Watchdog
 
 CHECKPOINTS, LOG = "checkpoints", "log.jsonl"
+ROLLBACK_LR_FACTOR = 0.5
+STATE_KEYS = {"ranks", "updater", "precision", "watchdog", "rollbacks", "data", "job"}
 
 
 class Trainer:
@@ -34,8 +38,10 @@ class Trainer:
         self.job, self.settings, self.world = job, settings, world
         self.exp = Path(settings.exp_dir)
         self.average = RunningAverage(job.model.state_dict(), settings.average_every)
+        self.precision = Precision.of(settings, world.device)
+        self.watchdog = Watchdog(job.model, world) if settings.watchdog else None
         self.meter = Meter()
-        self.step = self.epoch = self.bad_updates = 0
+        self.step = self.epoch = self.bad_updates = self.rollbacks = 0
         self.saved_step = -1
         self.wall_s = self.audio_s = 0.0
         self.latest: dict[str, float] = {}  # train_loss, train_acc, dev_…
@@ -54,7 +60,7 @@ class Trainer:
         self._ticked = time.monotonic()
         settings = self.settings
         self.job.begin(self.step)
-        self.maker = UpdateMaker(self.job, self.world, settings)
+        self.maker = UpdateMaker(self.job, self.world, settings, self.precision)
         wanted = settings.tensorboard and self.world.is_main
         self.curves = Curves(self.exp / "tensorboard", wanted, self.step)
         try:
@@ -69,7 +75,12 @@ class Trainer:
         settings, stream = self.settings, self.job.stream.endless()
         self.meter.restart_clock()
         while self.step < settings.max_steps:
-            result = self._update(stream)
+            try:
+                result = self._update(stream)
+            except UnstableError as alarm:
+                self._roll_back(alarm)
+                stream, progress.done = self.job.stream.endless(), self.step
+                continue
             if self.world.is_main:
                 progress.advance(note=self._note())
             if self._due(settings.valid_every):
@@ -95,11 +106,15 @@ class Trainer:
         batches = self._fetch(stream)
         self.job.before_update(self.step)
         try:
-            result = self.maker(self.step, batches, stop=self._stop_signal is not None)
+            with self._looking() as seen:
+                result = self.maker(self.step, batches, stop=self._stop_signal is not None)
         except NotFiniteError as error:
             self._skip(batches, error)
             return None
         self.step += 1
+        if self.watchdog and result.grad_norm is not None:
+            loss = result.sums["loss_sum"] / max(1.0, result.sums["frames"])
+            self.watchdog.judge(self.step, loss, result.grad_norm, seen, _ids(batches))
         self.bad_updates = 0
         self.average.update(self.job.model.state_dict, self.step)
         self.audio_s += result.audio_s
@@ -107,6 +122,9 @@ class Trainer:
         if self._due(self.settings.log_every):
             self._log(result)
         return result
+
+    def _looking(self) -> AbstractContextManager[dict[str, torch.Tensor]]:
+        return self.watchdog.looking(self.step) if self.watchdog else nullcontext({})
 
     def _fetch(self, stream: Iterator[Any]) -> list[Batch[Any]]:
         batches = []
@@ -118,8 +136,7 @@ class Trainer:
             batches.append(self.job.collate(raw))
         self.epoch = batches[-1].epoch
         if self.settings.utterance_log:
-            ids = [name for batch in batches for name in batch.ids]
-            self.utterances.write({"step": self.step + 1, "epoch": self.epoch, "ids": ids})
+            self.utterances.write({"step": self.step + 1, "epoch": self.epoch, "ids": _ids(batches)})
         return batches
 
     def _skip(self, batches: list[Batch[Any]], error: NotFiniteError) -> None:
@@ -128,14 +145,13 @@ class Trainer:
             raise error
         self.step += 1
         self.bad_updates += 1
-        ids = [name for batch in batches for name in batch.ids]
-        self._write({"step": self.step, "event": "not finite, update skipped", "cuts": ids}, "event")
+        self._event("not finite, update skipped", cuts=_ids(batches))
         if self.bad_updates >= self.settings.bad_updates:
             raise SslbenchError(f"{self.bad_updates} updates in a row were skipped; the last: {error}")
 
     def _validate(self) -> None:
         with torch.no_grad():
-            row = self.job.validate(self.step, self.maker.autocast)
+            row = self.job.validate(self.step, self.precision.autocast)
         if row:
             self.latest.update(row)
             self._write({"step": self.step, **row}, "dev")
@@ -153,6 +169,7 @@ class Trainer:
             **means,
             "lr": self.job.updater.lr,
             "grad_norm": result.grad_norm,
+            **({"grad_scale": self.precision.scale} if self.precision.scaled else {}),
             **self.job.facts(self.step - 1),
             "audio_hours": round(self.audio_s / 3600, 6),
             "wall_s": round(self.wall_s, 2),
@@ -164,6 +181,9 @@ class Trainer:
         if self.world.is_main:
             self.log.write(row)
             self.curves.write(row, group)
+
+    def _event(self, what: str, **facts: Any) -> None:
+        self._write({"step": self.step, "event": what, **facts}, "event")
 
     def _say(self, text: str) -> None:
         if self.world.is_main:
@@ -191,6 +211,9 @@ class Trainer:
                 "job": self.job.state(),
                 "ranks": ranks,
                 "updater": self.job.updater.state_dict(),
+                "precision": self.precision.state_dict(),
+                "watchdog": self.watchdog.state_dict() if self.watchdog else None,
+                "rollbacks": self.rollbacks,
                 "data": self.job.stream.state_dict(),
                 "sums": self.meter.sums,
                 "bad_updates": self.bad_updates,
@@ -215,19 +238,58 @@ class Trainer:
             self._say(f"going on after step {step}")
         self.log = JsonLog(self.exp / LOG)
         self.utterances = JsonLog(self.exp / f"utterances-{self.world.rank}.jsonl")
+        self._rewind_logs()
+
+    def _rewind_logs(self) -> None:
+        """Drop what was logged of updates that will be made again, also by processes that are no more."""
         if self.world.is_main:
-            self.log.rewind(self.step)
-        self.utterances.rewind(self.step)
+            for path in (self.exp / LOG, *self.exp.glob("utterances-*.jsonl")):
+                JsonLog(path).rewind(self.step)
+        self.world.wait()
+
+    def _roll_back(self, alarm: UnstableError) -> None:
+        """Return to the last good checkpoint with a smaller step; the second time, stop.
+
+        Raises:
+            SslbenchError: it was done before, or there is no such checkpoint.
+        """
+        if self.rollbacks:
+            raise SslbenchError(
+                f"{alarm}. Going back with half the rate did not help; check the utterances, lower lr or "
+                "lengthen the warm-up"
+            )
+        root, found = self.exp / CHECKPOINTS, None
+        if self.world.is_main:
+            checkpoint.set_aside_after(root, alarm.healthy_step, "unstable")
+            found = checkpoint.newest_good(root)
+        step = self.world.share(-1 if found is None else found)
+        if step < 0:
+            raise SslbenchError(f"{alarm}. There is no checkpoint from before that to go back to; lower lr")
+        self._restore(checkpoint.load(checkpoint.folder_of(root, step)))
+        self.rollbacks += 1
+        self.job.updater.lr_factor *= ROLLBACK_LR_FACTOR
+        self.job.updater.drop_gradients()
+        self._rewind_logs()
+        self._event("rolled back", reason=str(alarm), lr_factor=self.job.updater.lr_factor)
+        self._say(f"{alarm}; going back to step {step} with {self.job.updater.lr_factor:g} of the rate")
+        self.meter.restart_clock()
 
     def _restore(self, snapshot: checkpoint.Snapshot) -> None:
         state, job = snapshot.trainer, self.job
         where = str(checkpoint.folder_of(self.exp / CHECKPOINTS, snapshot.step))
-        job.stream.load_state_dict(state["data"])
+        if STATE_KEYS - state.keys():
+            raise SslbenchError(f"{where}: was made by an earlier version; begin anew in another exp_dir")
+        job.stream.load_state_dict(state["data"], self.settings.allow_reshard)
         load_strict(job.model, snapshot.model, where)
         self.average.load(snapshot.average)
-        job.load_rank_state(state["ranks"][self.world.rank])
+        if len(state["ranks"]) == self.world.size:  # else every generator is seeded per batch anyway
+            job.load_rank_state(state["ranks"][self.world.rank])
         job.load_state(state["job"])
         job.updater.load_state_dict(state["updater"])
+        self.precision.load_state_dict(state["precision"])
+        if self.watchdog and state["watchdog"]:
+            self.watchdog.load_state_dict(state["watchdog"])
+        self.rollbacks = state["rollbacks"]
         self.step = self.saved_step = snapshot.step
         self.epoch = state["data"]["epoch"]
         self.bad_updates = state["bad_updates"]
@@ -253,3 +315,7 @@ class Trainer:
         if self._stop_signal is not None:  # asked twice: at once, without saving
             raise KeyboardInterrupt
         self._stop_signal = number
+
+
+def _ids(batches: list[Batch[Any]]) -> list[str]:
+    return [name for batch in batches for name in batch.ids]

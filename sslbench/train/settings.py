@@ -33,8 +33,8 @@ class LoopSettings:
     """Checkpoints kept."""
     accum: int = 1
     """Batches per update and process."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """"bf16": autocast, without a gradient scaler."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """"bf16": autocast alone; "fp16": with a loss scale."""
     average_every: int = 0
     """Updates between additions to the running average of the weights; 0 for none."""
     bad_updates: int = 0
@@ -43,6 +43,10 @@ class LoopSettings:
     """Divide by the frames before the backward pass where one batch is the update, so that the model's
     gradients are a mean's; otherwise gradients of the sum are divided afterwards (k2SSL's penalties on
     activations are tuned for a sum)."""
+    allow_reshard: bool = False
+    """Go on though the run was made by another number of processes."""
+    watchdog: bool = False
+    """Roll back once, with half the rate, when loss, gradients or activations go wrong; then stop."""
     tensorboard: bool = False
     """Also write curves for tensorboard, where it is installed."""
     utterance_log: bool = False

@@ -14,6 +14,7 @@ from sslbench.errors import SslbenchError
 from sslbench.nn.upstream import LossOutput
 from sslbench.train.dist import World
 from sslbench.train.job import Batch, Job
+from sslbench.train.precision import Precision
 from sslbench.train.randomness import seed_everything
 from sslbench.train.settings import LoopSettings
 
@@ -32,8 +33,8 @@ class UpdateResult:
     """`loss_sum`, `frames` and the model's own sums."""
     audio_s: float
     """Audio consumed."""
-    grad_norm: float
-    """Of the mean loss per frame, before clipping."""
+    grad_norm: float | None
+    """Of the mean loss per frame, before clipping; None when fp16 overflowed and nothing was updated."""
     stop: bool
     """Whether some process was asked to stop."""
 
@@ -53,8 +54,10 @@ class _Loss(nn.Module):
 class UpdateMaker:
     """Makes updates whose gradient is that of the loss per frame, over all batches and processes."""
 
-    def __init__(self, job: Job[Any, Any], world: World, settings: LoopSettings) -> None:
-        self.job, self.world, self.settings = job, world, settings
+    def __init__(
+        self, job: Job[Any, Any], world: World, settings: LoopSettings, precision: Precision
+    ) -> None:
+        self.job, self.world, self.settings, self.precision = job, world, settings, precision
         self.loss: nn.Module = _Loss(job)
         if world.size > 1:
             # layer skips leave parameters without a gradient, differently on every process
@@ -79,16 +82,21 @@ class UpdateMaker:
         sums, audio_s, stopped = self._reduce(outputs, batches, stop)
         self._check_loss(step, sums["loss_sum"], outputs, batches)
         # DDP averages over processes; the loss per frame needs the sum over processes by all frames
-        updater.scale_gradients(1.0 if alone else self.world.size / max(1.0, sums["frames"]))
+        factor = 1.0 if alone else self.world.size / max(1.0, sums["frames"])
+        updater.scale_gradients(factor / self.precision.scale)
         grad_norm = updater.clip()
-        if not math.isfinite(grad_norm):
-            updater.drop_gradients()
+        finite = math.isfinite(grad_norm)
+        self.precision.adjust(step, finite)
+        if finite:
+            updater.step(step, batches[-1].epoch)
+            return UpdateResult(sums, audio_s, grad_norm, stopped)
+        updater.drop_gradients()
+        if not self.precision.scaled:
             raise NotFiniteError(
                 f"step {step}: the gradient is not finite though the loss is, with {_names(batches)}; "
                 "nothing was updated; try precision: fp32 or a smaller lr"
             )
-        updater.step(step, batches[-1].epoch)
-        return UpdateResult(sums, audio_s, grad_norm, stopped)
+        return UpdateResult(sums, audio_s, None, stopped)
 
     def _backward(self, step: int, number: int, batches: list[Batch[Any]], alone: bool) -> LossOutput:
         batch, last = batches[number], number == len(batches) - 1
@@ -96,21 +104,16 @@ class UpdateMaker:
         # gradients travel once per update, with the last batch
         apart = isinstance(self.loss, nn.parallel.DistributedDataParallel) and not last
         with self.loss.no_sync() if apart else contextlib.nullcontext():  # type: ignore[operator]
-            with self.autocast():
+            with self.precision.autocast():
                 output: LossOutput = self.loss(batch.inputs)
             loss = output.loss_sum / output.frames if alone else output.loss_sum * float(bool(batch.ids))
-            loss.backward()
+            (loss * self.precision.scale).backward()
         return output
 
     def seed_for(self, step: int, number: int) -> None:
         """Seed for a batch by its number among all processes' batches."""
         micro = (step * self.settings.accum + number) * self.world.size + self.world.rank
         seed_everything(self.job.model, self.settings.seed, self.job.seed_place, micro)
-
-    def autocast(self) -> Any:
-        """bf16 where asked for."""
-        wanted = self.settings.precision == "bf16"
-        return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=wanted)
 
     def _reduce(
         self, outputs: list[LossOutput], batches: list[Batch[Any]], stop: bool

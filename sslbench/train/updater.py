@@ -33,6 +33,8 @@ class Updater:
         self.optimizer, self.params = optimizer, params
         self.set_rates = set_rates
         self.clip_norm = float("inf") if clip_norm is None else clip_norm
+        self.lr_factor = 1.0
+        """On all rates; lowered when a run is rolled back."""
 
     @property
     def lr(self) -> float:
@@ -51,6 +53,9 @@ class Updater:
     def step(self, step: int, epoch: int) -> None:
         """Make update number `step` (from 0) in pass `epoch` over the data, and drop the gradients."""
         self.set_rates(step, epoch)
+        if self.lr_factor != 1.0:
+            for group in self.optimizer.param_groups:
+                group["lr"] *= self.lr_factor
         self.optimizer.step()
         self.drop_gradients()
 
@@ -60,8 +65,9 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state; rates follow from the step."""
-        return {"optimizer": self.optimizer.state_dict()}
+        return {"optimizer": self.optimizer.state_dict(), "lr_factor": self.lr_factor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`."""
         self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_factor = state["lr_factor"]

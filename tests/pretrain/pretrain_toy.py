@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,16 @@ def weights(exp: Path | str, step: int, name: str = "model.safetensors") -> byte
     return (Path(exp) / "checkpoints" / f"step-{step:08d}" / name).read_bytes()
 
 
-def fork_run(settings: dict[str, Any], output: Path, **environment: str) -> int:
+def fork_run(
+    settings: dict[str, Any], output: Path, before: Callable[[], None] | None = None, **environment: str
+) -> int:
     """`sslbench pretrain` in a child process, forked so that it need not import everything again.
+
+    Args:
+        settings: of the run.
+        output: file that gets what it prints.
+        before: called in the child first.
+        environment: further variables.
 
     Returns:
         Its process id, also that of its process group; its exit status is that of the command line.
@@ -95,6 +104,8 @@ def fork_run(settings: dict[str, Any], output: Path, **environment: str) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         sys.stdout = sys.stderr = os.fdopen(descriptor, "w", buffering=1)
+        if before is not None:
+            before()
         path = output.with_suffix(".yaml")
         write_yaml(path, settings)
         status = main(["pretrain", "--config", str(path)])

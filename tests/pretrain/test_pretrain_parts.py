@@ -1,12 +1,10 @@
-"""Checkpoints, schedules, units and randomness, each alone."""
+"""Settings, units and batches of pretraining, each alone."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lhotse import MonoCut
@@ -15,96 +13,11 @@ from torch import nn
 
 from sslbench.data.loading import AudioBatch
 from sslbench.data.manifests import open_manifest, write_manifest
-from sslbench.errors import CorruptFileError, SslbenchError
+from sslbench.errors import SslbenchError
 from sslbench.pretrain.batches import check_units, collate, majority_share
 from sslbench.pretrain.config import PretrainConfig
 from sslbench.pretrain.optimizer import make_updater
-from sslbench.train import checkpoint
-from sslbench.train.average import RunningAverage, average_between
-from sslbench.train.randomness import derive, seed_everything
-from sslbench.train.schedule import batch_count, cosine, polynomial
-
-
-def snapshot(step: int) -> checkpoint.Snapshot:
-    state = {"w": torch.full((3, 4), float(step)), "b": torch.arange(3)}
-    trainer = {"updater": {"lr": 0.1, "t": torch.ones(2)}, "step": step}
-    return checkpoint.Snapshot(step, state, state, trainer, {"dev_loss": 1.0})
-
-
-def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path) -> None:
-    for step in (2, 4, 6, 8):
-        checkpoint.save(tmp_path, snapshot(step), keep_last=3)
-    assert checkpoint.steps_in(tmp_path) == [4, 6, 8]
-    assert checkpoint.newest_good(tmp_path) == 8
-    loaded = checkpoint.load(checkpoint.folder_of(tmp_path, 8))
-    assert torch.equal(loaded.model["w"], snapshot(8).model["w"])
-    assert loaded.average is not None
-    assert loaded.trainer["updater"]["lr"] == 0.1
-    assert loaded.facts == {"dev_loss": 1.0}
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "average.safetensors", "trainer.pt", "meta.json"])
-@pytest.mark.parametrize("how", ["flip", "truncate", "empty", "remove"])
-def test_a_damaged_newest_checkpoint_is_found_and_the_one_before_used(
-    tmp_path: Path, name: str, how: str
-) -> None:
-    rng = random.Random(name + how)
-    checkpoint.save(tmp_path, snapshot(2), keep_last=3)
-    for _ in range(8):
-        checkpoint.save(tmp_path, snapshot(4), keep_last=3)
-        path = checkpoint.folder_of(tmp_path, 4) / name
-        damage(path, how, rng)
-        with pytest.warns(UserWarning, match="going back to the checkpoint before it"):
-            assert checkpoint.newest_good(tmp_path) == 2
-    assert (tmp_path / "damaged-step-00000004").is_dir()
-
-
-def damage(path: Path, how: str, rng: random.Random) -> None:
-    data = bytearray(path.read_bytes())
-    if how == "remove":
-        path.unlink()
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "truncate":
-        path.write_bytes(data[: rng.randrange(len(data) - 2)])
-    elif path.name == "meta.json":  # any other byte there may be harmless, such as a blank
-        start = data.index(b'"sha256"') + data[data.index(b'"sha256"') :].index(b'": "') + 4
-        data[start + rng.randrange(64)] ^= 1
-        path.write_bytes(data)
-    else:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        path.write_bytes(data)
-
-
-def test_only_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
-    assert checkpoint.newest_good(tmp_path) is None
-    checkpoint.save(tmp_path, snapshot(2), keep_last=3)
-    (checkpoint.folder_of(tmp_path, 2) / "trainer.pt").write_bytes(b"x")
-    with (
-        pytest.warns(UserWarning, match="going back"),
-        pytest.raises(SslbenchError, match="no checkpoint is whole"),
-    ):
-        checkpoint.newest_good(tmp_path)
-
-
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, snapshot(2), keep_last=3)
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "write_json", full)
-    with pytest.raises(SslbenchError, match="No space left"):
-        checkpoint.save(tmp_path, snapshot(4), keep_last=3)
-    assert checkpoint.newest_good(tmp_path) == 2
-    assert not list(tmp_path.glob(".tmp-*"))
-
-
-def test_a_checkpoint_under_another_name_is_refused(tmp_path: Path) -> None:
-    folder = checkpoint.save(tmp_path, snapshot(2), keep_last=3)
-    folder.rename(checkpoint.folder_of(tmp_path, 9))
-    with pytest.raises(CorruptFileError, match="is of step 2"):
-        checkpoint.load(checkpoint.folder_of(tmp_path, 9))
+from sslbench.train.schedule import batch_count
 
 
 def test_batch_count_is_k2ssl_s(tmp_path: Path) -> None:
@@ -113,22 +26,6 @@ def test_batch_count_is_k2ssl_s(tmp_path: Path) -> None:
     assert batch_count(500, base.update_s(world_size=8), 600.0) == 4000
     assert batch_count(509, base.update_s(world_size=8), 600.0) == 4000
     assert batch_count(510, base.update_s(world_size=1), 600.0) == 510
-
-
-def test_cosine_warms_up_and_ends_at_its_floor() -> None:
-    rates = [cosine(step, 100, 10) for step in range(101)]
-    assert rates[9] == rates[10] == 1.0 == max(rates)
-    assert rates[55] == pytest.approx(0.505)
-    assert rates[100] == pytest.approx(0.01)
-    assert [cosine(step, 100, 10, floor=1.0) for step in (0, 10, 60, 100)] == [0.1, 1.0, 1.0, 1.0]
-
-
-def test_polynomial_warms_up_and_ends_at_zero() -> None:
-    rates = [polynomial(step, 400, 32, 1.0) for step in range(401)]
-    assert rates[31] == 1.0 == max(rates)
-    assert rates[0] == pytest.approx(1 / 32)
-    assert rates[216] == pytest.approx(0.5)
-    assert rates[400] == 0.0
 
 
 def test_eden_rates_are_the_published_ones(tmp_path: Path) -> None:
@@ -142,20 +39,6 @@ def test_eden_rates_are_the_published_ones(tmp_path: Path) -> None:
     steps_per_epoch = 960 * 3600 / (600 * 8)
     updater.step(round(50 * steps_per_epoch), epoch=50)
     assert updater.lr == pytest.approx(0.0093, rel=0.02)  # k2ssl.md §4, epoch 50
-
-
-def test_average_between_leaves_the_early_weights_out() -> None:
-    values = [{"w": torch.tensor([float(step)]), "n": torch.tensor(step)} for step in range(1, 11)]
-    running = RunningAverage({"w": torch.zeros(1), "n": torch.tensor(0)}, every=1)
-    kept = {}
-    for step, value in enumerate(values, 1):
-        running.update(lambda now=value: now, step)
-        assert running.value is not None
-        kept[step] = {name: t.clone() for name, t in running.value.items()}
-    assert kept[10]["w"].item() == pytest.approx(5.5)
-    between = average_between(kept[4], 4, kept[10], 10)
-    assert between["w"].item() == pytest.approx(sum(range(5, 11)) / 6)
-    assert between["n"].item() == 10
 
 
 @pytest.fixture(scope="module")
@@ -234,23 +117,6 @@ def test_a_crop_keeps_audio_and_units_together(tmp_path: Path) -> None:
             assert abs(float(row[0]) / 320 - int(labels[0])) <= 0.5
             assert (labels[labels >= 0].diff() == 1).all()
     assert len(starts) > 20
-
-
-def test_randomness_depends_on_the_place_only() -> None:
-    model = nn.Module()
-    model.generator = torch.Generator()  # type: ignore[assignment]
-    model.dice = random.Random()  # type: ignore[assignment]
-
-    def draw(*place: int | str) -> tuple[float, ...]:
-        seed_everything(model, 7, *place)
-        held = torch.rand(1, generator=model.generator).item(), model.dice.random()  # type: ignore[operator, arg-type]
-        return (random.random(), float(np.random.rand()), torch.rand(1).item(), *held)
-
-    first = draw("batch", 1)
-    other = draw("batch", 2)
-    assert draw("batch", 1) == first
-    assert all(a != b for a, b in zip(first, other, strict=True))
-    assert len({derive(s, "batch", i) for s in range(10) for i in range(1000)}) == 10_000
 
 
 @pytest.mark.parametrize(

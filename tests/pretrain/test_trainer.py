@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sslbench.io import read_json, read_jsonl
 from sslbench.pretrain import summary
 from sslbench.pretrain.trainer import run
 from sslbench.report import store
-from sslbench.train import update
+from sslbench.train import precision, update
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +156,11 @@ def test_unreadable_audio_is_skipped_and_named(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
     corpus = make_both(tmp_path)
     samples, rate = soundfile.read(corpus / "train020.wav", dtype="float32")
-    soundfile.write(corpus / "train020.wav", samples * 1e38, rate, subtype="FLOAT")
+    soundfile.write(corpus / "train020.wav", samples / abs(samples).max() * 3.3e38, rate, subtype="FLOAT")
     settings = make_settings(corpus, tmp_path / "exp", max_steps=20, save_every=1)
-    with pytest.raises(SslbenchError, match=r"step \d+: the loss is not finite with .*train020.*nothing was"):
+    with pytest.raises(
+        SslbenchError, match=r"step \d+: the (loss|gradient) is not finite.*train020.*nothing was"
+    ):
         run(config(settings))
     rows = utterances(settings["exp_dir"])
     assert "train020" in rows[-1][2]
@@ -173,11 +176,75 @@ def test_bf16_and_workers_and_tensorboard(settings: dict[str, Any]) -> None:
     assert len(curve(settings["exp_dir"])) == 4
 
 
+def test_fp16_learns_with_a_scale(settings: dict[str, Any]) -> None:
+    assert run(config(settings, precision="fp16", max_steps=40)) == 0
+    rows = [row for row in read_jsonl(Path(settings["exp_dir"]) / "log.jsonl") if "loss" in row]
+    assert all(row["grad_scale"] > 0 for row in rows)
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+
+
+def test_an_fp16_overflow_is_passed_over_with_half_the_scale(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = precision.Precision.__init__
+
+    def huge(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self.scale = 2.0**40
+
+    monkeypatch.setattr(precision.Precision, "__init__", huge)
+    assert run(config(settings, precision="fp16", max_steps=4)) == 0
+    rows = [row for row in read_jsonl(Path(settings["exp_dir"]) / "log.jsonl") if "loss" in row]
+    assert [row["grad_norm"] for row in rows] == [None] * 4
+    assert [row["grad_scale"] for row in rows] == [2.0**39, 2.0**38, 2.0**37, 2.0**36]
+    assert len({row["lr"] for row in rows}) == 1  # nothing was updated
+
+
+def test_rates_and_decay_by_name(settings: dict[str, Any], tmp_path: Path) -> None:
+    run(config(settings, max_steps=4, lr_scales={"final_proj.*": 0.0}))
+    made = summary.export(Path(settings["exp_dir"]), tmp_path / "up")
+    initial = summary.export_initial(Path(settings["exp_dir"]), tmp_path / "initial")
+    same = {name for name, t in made.state.items() if torch.equal(t, initial.state[name])}
+    assert {name for name in made.state if name.startswith("final_proj")} <= same
+    assert len(same) < len(made.state) / 2
+    with pytest.raises(SslbenchError, match="lr_scales and no_decay need optimizer: adamw"):
+        config(settings, optimizer="scaled_adam", no_decay=["x"])
+
+
+def test_recomputed_activations_change_no_number(settings: dict[str, Any], tmp_path: Path) -> None:
+    run(config(settings, max_steps=4))
+    run(config(settings, max_steps=4, exp_dir=str(tmp_path / "saving"), recompute_activations=True))
+    for row, other in zip(curve(settings["exp_dir"]), curve(tmp_path / "saving"), strict=True):
+        assert row == pytest.approx(other, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(settings: dict[str, Any], tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    plain = {**settings, "model": {**settings["model"], "dropout": 0.0}, "max_steps": 3}
+    run(config(plain))
+    run(config(plain, exp_dir=str(tmp_path / "compiled"), compile=True))
+    for row, other in zip(curve(settings["exp_dir"]), curve(tmp_path / "compiled"), strict=True):
+        assert row == pytest.approx(other, rel=1e-3)
+
+
+def test_validation_can_stop_early(settings: dict[str, Any], tmp_path: Path) -> None:
+    seen = []
+    for name, limit in (("all", None), ("some", 3.0), ("again", 3.0)):
+        run(config(settings, max_steps=2, exp_dir=str(tmp_path / name), valid_max_s=limit))
+        rows = list(read_jsonl(tmp_path / name / "log.jsonl"))
+        seen.append([row["dev_loss"] for row in rows if "dev_loss" in row])
+    assert seen[1] == seen[2] != seen[0]
+
+
 def test_log_lines_carry_the_accounting(settings: dict[str, Any]) -> None:
     run(config(settings, max_steps=3))
     row = next(read_jsonl(Path(settings["exp_dir"]) / "log.jsonl"))
     needed = {"step", "loss", "acc", "lr", "audio_s_per_s", "data_wait_share", "step_s", "peak_mem_bytes"}
     assert needed <= set(row)
+    assert row["audio_hours_per_s"] == pytest.approx(row["audio_s_per_s"] / 3600, rel=0.01, abs=1e-6)
+    assert row["audio_s_per_s"] * row["step_s"] == pytest.approx(3600 * row["audio_hours"], rel=0.05)
     assert 0 <= row["data_wait_share"] <= 1
 
 

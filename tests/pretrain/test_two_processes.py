@@ -14,18 +14,21 @@ from sslbench.io import read_jsonl
 from sslbench.pretrain.trainer import run
 
 
-def pair(settings: dict[str, Any], folder: Path, **changes: Any) -> None:
-    """Run both ranks to their end. Fails unless both succeed."""
+def launch(settings: dict[str, Any], folder: Path, size: int = 2, status: int = 0, **changes: Any) -> str:
+    """Run so many ranks to their end, which all must have this status. Returns what they printed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    outputs = [folder / f"rank{rank}-{port}.log" for rank in (0, 1)]
+    common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    outputs = [folder / f"rank{rank}-{port}.log" for rank in range(size)]
     ranks = [
         fork_run({**settings, **changes}, output, RANK=str(rank), LOCAL_RANK=str(rank), **common)
         for rank, output in enumerate(outputs)
     ]
-    assert [finish(pid) for pid in ranks] == [0, 0], [path.read_text() for path in outputs]
+    statuses = [finish(pid) for pid in ranks]
+    said = "\n".join(path.read_text() for path in outputs)
+    assert statuses == [status] * size, said
+    return said
 
 
 def test_two_processes_equal_one_with_both_batches(tmp_path: Path) -> None:
@@ -35,8 +38,8 @@ def test_two_processes_equal_one_with_both_batches(tmp_path: Path) -> None:
     settings = make_settings(
         corpus, tmp_path / "two", num_buckets=1, accum=2, max_duration_s=2.5, save_every=3
     )
-    pair(settings, tmp_path, max_steps=3)
-    pair(settings, tmp_path, max_steps=5)  # goes on from step 3
+    launch(settings, tmp_path, max_steps=3)
+    launch(settings, tmp_path, max_steps=5)  # goes on from step 3
     alone = config(settings, exp_dir=str(tmp_path / "one"), accum=4, max_steps=5)
     assert run(alone) == 0
 
@@ -56,3 +59,29 @@ def test_two_processes_equal_one_with_both_batches(tmp_path: Path) -> None:
 
     with pytest.raises(SslbenchError, match="stored with world_size=2, now 1"):
         run(config(settings, max_steps=20))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_another_number_of_processes_goes_on_without_repeats_or_gaps(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    settings = make_settings(make_both(tmp_path), tmp_path / "exp", max_duration_s=3.0, num_buckets=3)
+    launch(settings, tmp_path, before, max_steps=5)
+    settings["max_steps"] = 70 // after
+    said = launch(settings, tmp_path, after, status=2)
+    assert f"stored with world_size={before}, now {after}; resume with the same world_size, or" in said
+    launch(settings, tmp_path, after, allow_reshard=True)
+    rows = [
+        (row["step"], row["epoch"], row["ids"])
+        for path in (tmp_path / "exp").glob("utterances-*.jsonl")
+        for row in read_jsonl(path)
+    ]
+    epochs: dict[int, list[str]] = {}
+    for _, epoch, ids in sorted(rows):
+        epochs.setdefault(epoch, []).extend(ids)
+    assert {epoch for step, epoch, _ in rows if step == 6} == {0}  # the change came within an epoch
+    everything = [f"train{i:03d}" for i in range(48)]
+    complete = [sorted(ids) for epoch, ids in epochs.items() if epoch < max(epochs)]
+    assert len(complete) >= 2
+    assert all(ids == everything for ids in complete)
+    launch(settings, tmp_path, after, max_steps=settings["max_steps"] + 2)  # and again, the plain way
