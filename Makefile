@@ -4,14 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sslbench-installed
 
-.PHONY: help demo test lint typecheck bench bench-models clean
+.PHONY: help demo test lint typecheck bench bench-models bench-superb clean
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
 	@echo "make lint       ruff and shellcheck"
 	@echo "make typecheck  strict mypy"
 	@echo "make bench      cost of every tiny upstream, one run, interleaved"
+	@echo "make bench-superb lr grids of SUPERB tasks against s3prl's runner, one run, by turns"
 	@echo "make bench-models  Base models against torchaudio's and transformers' HuBERT: speed, memory, share of the limit"
+	@echo "make test-k2    our activations and transducer losses against the real k2, in an environment of its own"
 	@echo "make clean      remove what the demo made (the environment stays; 'rm -r $(VENV)' removes it)"
 
 $(STAMP): setup.cfg setup.py constraints.txt
@@ -37,9 +39,30 @@ typecheck: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/sslbench profile zipformer_tiny hubert_k2ssl_tiny
 
+# for example: make bench-superb ARGS="--s3prl_root s3prl --out /tmp/bench-superb --tasks ks,ic,er,sid,pr"
+bench-superb: $(STAMP)
+	$(BIN)/python benchmarks/superb.py $(ARGS)
+
 # for example: make bench-models ARGS="--models zipformer_base torchaudio --batches 4x5 --rounds 2"
 bench-models: $(STAMP)
 	$(BIN)/python benchmarks/models.py $(ARGS)
+
+bench-quirks: $(STAMP)
+	$(BIN)/python benchmarks/quirks.py $(ARGS)
+
+# k2's newest release on PyPI is for Python 3.10 and torch 1.13.1. The code under test runs from the checkout.
+PYTHON310 ?= $(firstword $(shell command -v python3.10) $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) python3.10)
+VENV_K2 ?= .venv-k2
+$(VENV_K2)/.installed: requirements-k2.txt
+	@echo "installing k2 into $(VENV_K2): about 2 minutes and 3.5 GB (torch 1.13.1 with CUDA libraries)"
+	@"$(PYTHON310)" -c 'import sys; assert sys.version_info[:2] == (3, 10)' || \
+		{ echo "test-k2: needs Python 3.10; name one with PYTHON310=/path/to/python3.10"; exit 2; }
+	"$(PYTHON310)" -m venv $(VENV_K2)
+	$(VENV_K2)/bin/pip install --quiet --disable-pip-version-check --requirement requirements-k2.txt
+	@touch $@
+
+test-k2: $(VENV_K2)/.installed
+	PYTHONPATH=. $(VENV_K2)/bin/python -m pytest -p no:cacheprovider tests/k2
 
 clean:
 	rm -rf egs/*/*/data egs/*/*/exp egs/*/*/results egs/*/*/report build *.egg-info
