@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,45 @@ def test_official_values_are_s3prls() -> None:
     )
     assert protocol.train_hours is None
     assert Task("smoke").protocol.steps < 1000
+
+
+def test_librispeech_with_a_lexicon_beside_it(tmp_path: Path) -> None:
+    """As it is unpacked, without manifests; words that the lexicon lacks are named."""
+    for split in ("train-clean-100", "dev-clean", "test-clean"):
+        folder = tmp_path / "LibriSpeech" / split / "7" / "3"
+        folder.mkdir(parents=True)
+        make_clip(folder / "clip.wav", 1, 0)
+        (folder / "clip.wav").rename(folder / "7-3-0000.flac")  # libsndfile reads by content
+        (folder / "7-3.trans.txt").write_text("7-3-0000 HELLO\n")
+    with pytest.raises(SslbenchError, match=r"no phone alignment and its corpus folder no lexicon.txt"):
+        Task("full").prepare(tmp_path)
+    lexicon = tmp_path / "LibriSpeech" / "lexicon.txt"
+    lexicon.write_text("HALLO HH AH0 L OW1\n")
+    with pytest.raises(SslbenchError, match="lacks HELLO"):
+        Task("full").prepare(tmp_path)
+    lexicon.write_text("HELLO HH AH0 L OW1\n")
+    for root in (tmp_path, tmp_path / "LibriSpeech"):
+        task = Task("full")
+        example = task.prepare(root)["test"][0]
+        assert example.reference == "HH AH0 L OW1"
+        assert example.cut.custom["corpus"] == "librispeech"
+        assert len(task.labels) == 3 + 71
+
+
+def test_batches_are_two_windows_of_neighbours() -> None:
+    """s3prl's loader: an epoch starts one window at every clip, and two windows make an update."""
+    task = Task("smoke")
+    task.protocol = replace(task.protocol, batch_clips=4)
+
+    class Sized:
+        def __init__(self, length: int) -> None:
+            self.target = (0,) * length
+
+    examples = [Sized(length) for length in range(1, 9)]
+    stream = task.batches(examples, seed=0)  # type: ignore[arg-type]
+    epoch = [next(stream) for _ in range(4)]
+    starts = [batch[i : i + 2] for batch in epoch for i in (0, 2)]
+    assert all(first - second == 1 for first, second in starts)
+    counts = [sum(batch.count(i) for batch in epoch) for i in range(8)]
+    # the longest is in one window only, the shortest two in one more, because the last window is whole
+    assert counts == [2, 3, 2, 2, 2, 2, 2, 1]

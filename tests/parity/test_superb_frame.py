@@ -32,7 +32,9 @@ def take_weights(head: RecurrentHead, theirs: Any) -> None:
     state = {f"projector.{k}": v for k, v in theirs.projector.state_dict().items()}
     state |= {f"linear.{k}": v for k, v in theirs.model.linear.state_dict().items()}
     for number, layer in enumerate(theirs.model.rnns):
-        state |= {f"rnns.{number}.{k}": v for k, v in layer.layer.state_dict().items()}
+        for key, value in layer.layer.state_dict().items():
+            side = "back" if key.endswith("_reverse") else "ahead"
+            state[f"rnns.{number}.{side}.{key.removesuffix('_reverse')}"] = value
     head.load_state_dict(state)
 
 
@@ -89,7 +91,9 @@ def test_recognition_equals_s3prls_expert(tmp_path: Path) -> None:
     for loss in losses:
         loss.backward()
     torch.testing.assert_close(head.projector.weight.grad, theirs.projector.weight.grad)
-    torch.testing.assert_close(head.rnns[1].weight_hh_l0.grad, theirs.model.rnns[1].layer.weight_hh_l0.grad)
+    torch.testing.assert_close(
+        head.rnns[1].back.weight_hh_l0.grad, theirs.model.rnns[1].layer.weight_hh_l0_reverse.grad
+    )
 
     theirs.eval(), head.eval()
     found = records("target_tokens", "target_words", "pred_tokens", "pred_words", "filenames")
