@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sslbench-installed
 
-.PHONY: help demo test lint typecheck bench bench-models bench-superb clean
+.PHONY: help demo test lint typecheck bench bench-models bench-quirks bench-superb clean
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench      cost of every tiny upstream, one run, interleaved"
 	@echo "make bench-superb lr grids of SUPERB tasks against s3prl's runner, one run, by turns"
 	@echo "make bench-models  Base models against torchaudio's and transformers' HuBERT: speed, memory, share of the limit"
+	@echo "make bench-quirks  what each behaviour of the published code changes, on random weights"
 	@echo "make test-k2    our activations and transducer losses against the real k2, in an environment of its own"
 	@echo "make clean      remove what the demo made (the environment stays; 'rm -r $(VENV)' removes it)"
 
