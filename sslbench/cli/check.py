@@ -16,6 +16,7 @@ SMALL = 30_000_000  # parameters
 EPILOG = """examples:
   sslbench check zipformer_tiny
   sslbench check zipformer --ckpt exp/upstream --json
+  sslbench check hf --ckpt wavlm-base-plus         a Hugging Face folder
   sslbench check my_upstream:Expert    a class in a file here
   sslbench check fbank                 any name of s3prl, as s3prl's own code behaves
 """
@@ -32,7 +33,9 @@ def main(argv: list[str]) -> int:
 
     # s3prl's experts are judged as they are; load_upstream would mend their frame counts
     ours = args.upstream in registry.upstreams()
-    options = {} if ours else {"raw": True}
+    options: dict[str, object] = {} if ours else {"raw": True}
+    if args.model_config:
+        options["model_config"] = args.model_config
 
     def build(frozen: bool) -> nn.Module:
         return load_upstream(args.upstream, ckpt=args.ckpt, frozen=frozen, **options)
@@ -67,6 +70,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("upstream", help="registered name, any name of s3prl, or module:Class")
     parser.add_argument("--ckpt", help="checkpoint (folder for ours); random weights without one")
+    parser.add_argument("--model_config", help="configuration of random weights")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.add_argument("--out", help="also write the JSON to this file when every point holds")
     parser.add_argument(

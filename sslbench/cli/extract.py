@@ -12,6 +12,7 @@ from sslbench.errors import AudioError, SslbenchError
 EPILOG = """examples:
   sslbench extract zipformer --ckpt exp/upstream a.wav b.flac --out features.npz
   sslbench extract hubert_k2ssl_tiny a.wav --resample --out features.npz
+  sslbench extract hf a.wav --ckpt wavlm-base-plus --out features.npz      a Hugging Face folder
   python -c "import numpy as np; print(np.load('features.npz')['a.layer00'].shape)"
 """
 
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int:
     from sslbench.progress import track
     from sslbench.upstreams import load_upstream
 
-    upstream: Any = load_upstream(args.upstream, ckpt=args.ckpt)
+    options = {"model_config": args.model_config} if args.model_config else {}
+    upstream: Any = load_upstream(args.upstream, ckpt=args.ckpt, **options)
     arrays: dict[str, Any] = {}
     skipped = 0
     for path, name in track(list(zip(args.wavs, names, strict=True)), "extract", len(names)):
@@ -71,6 +73,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("upstream", help="registered name, or any name of s3prl")
     parser.add_argument("wavs", nargs="+", metavar="WAV", help="audio files, 16 kHz")
     parser.add_argument("--ckpt", help="checkpoint (folder for ours); random weights without one")
+    parser.add_argument("--model_config", help="configuration of random weights")
     parser.add_argument("--out", required=True, metavar="F.npz", help="file to write")
     parser.add_argument("--resample", action="store_true", help="convert other sample rates to 16 kHz")
     return parser.parse_args(argv)

@@ -88,6 +88,7 @@ def k2ssl_file(folder: Path, where: Path, **others: Any) -> Path:
     args = json.loads((folder / "meta.json").read_text())["args"]
     average = {key: value * 0.5 for key, value in state.items()}
     content = {"model": state, "model_avg": average, "optimizer": {"state": {}}, "exp_dir": Path("exp/a")}
+    content |= {"env_info": {"torch-version": torch.__version__}, "batch_idx_train": 7}
     torch.save({**content, **args, **others}, where / "epoch-1.pt")
     return where / "epoch-1.pt"
 

@@ -67,7 +67,7 @@ def refused(capsys: pytest.CaptureFixture[str], source: Path, *arguments: str) -
 
 
 @pytest.mark.parametrize("where", ["beside the weights", "among the weights", "legacy format"])
-@pytest.mark.parametrize("kind", ["os", "builtins", "path", "subprocess"])
+@pytest.mark.parametrize("kind", ["os", "builtins", "path", "subprocess", "torch"])
 def test_code_in_a_checkpoint_is_never_run(
     kind: str, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,17 +78,20 @@ def test_code_in_a_checkpoint_is_never_run(
         "os": Payload(os.mkdir, str(ran)),
         "builtins": Payload(eval, f"open({str(ran)!r}, 'w')"),
         "path": Payload(Path.touch, Path(ran)),
+        "torch": Payload(torch.hub.set_dir, str(ran)),
         "subprocess": Payload(subprocess.check_call, ["touch", str(ran)]),
     }[kind]
     holder = content()
     (holder["model"] if where == "among the weights" else holder)["x"] = payload
     source = tmp_path / "a.pt"
     torch.save(holder, source, _use_new_zipfile_serialization=where != "legacy format")
+    before = torch.hub.get_dir()
     message = refused(capsys, source, "--from", "k2ssl")
     assert "nothing of it was run" in message
     assert not ran.exists()
+    assert torch.hub.get_dir() == before
     torch.load(source, weights_only=False)  # the control: the payload does work
-    assert ran.exists()
+    assert ran.exists() or torch.hub.get_dir() == str(ran)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
