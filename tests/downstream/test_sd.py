@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from probe_fakes import Spectral
 
 from sslbench.downstream.sd.answer import Answer, turns_from, turns_text
 from sslbench.downstream.sd.data import FILES, read_kaldi
 from sslbench.downstream.sd.der import Turn, errors, turns_of
 from sslbench.downstream.sd.task import Task
 from sslbench.errors import SslbenchError
+from sslbench.probe.runner import Named, ProbeSettings, run_task
 from sslbench.probe.task import Prediction
 
 
@@ -159,3 +162,17 @@ def test_manifests_with_turns(mini_corpus: Path) -> None:
     assert all(parts.values())
     with pytest.raises(SslbenchError, match="split"):
         Task("smoke").prepare(mini_corpus.parent / "audio" / "LibriSpeech")
+
+
+def test_recordings_of_milliseconds_are_scored(tmp_path: Path) -> None:
+    """10 and 80 ms: at least one frame, the reference counts in full, the run ends."""
+    root = kaldi(tmp_path / "d")
+    for part, samples in (("train", 160), ("dev", 480), ("test", 1280)):
+        soundfile.write(root / part / "wav" / "r1.wav", np.full(samples, 0.1), 16_000)
+    task = Task("smoke")
+    task.dim = 4
+    task.protocol = replace(task.protocol, steps=2, eval_every=1, lr_grid=[1e-2], batch_clips=2)
+    settings = ProbeSettings(root, tmp_path / "exp", tmp_path / "results")
+    row = run_task(task, Spectral, Named("fake", "fake"), settings)
+    assert row.metrics["der"].n == 2
+    assert row.metrics["der"].value > 0

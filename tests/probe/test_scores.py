@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from probe_rows import superb_row
 
+from sslbench.cli import main
 from sslbench.errors import SslbenchError
 from sslbench.probe.scores import (
     load_board,
@@ -16,6 +19,7 @@ from sslbench.probe.scores import (
     tie_groups,
     why_not_official,
 )
+from sslbench.report import store
 from sslbench.report.schema import Metric
 
 # PR KS IC SID ER ASR QbE F1 CER ASV SD ST PESQ STOI SS, paper-10, public-10: the SUPERB paper and its
@@ -138,3 +142,23 @@ def test_the_interval_adds_the_tasks_in_squares() -> None:
     metrics["sd"][name] = metric(metrics["sd"][name].value, 0.443, False)
     low, high = superb_s_interval(BOARD, "paper-10", metrics)
     assert high - low == pytest.approx(2 * (10**2 + 10**2) ** 0.5)
+
+
+def test_the_command_line_scores_complete_sets_and_refuses_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task in BOARD.form("paper-10"):
+        store.save(superb_row(BOARD, task, system="whole"), tmp_path)
+        if task != "er":
+            store.save(superb_row(BOARD, task, system="part", tier="smoke"), tmp_path)
+    assert main(["superb", "score", "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "whole: superb_s 1000 [1000, 1000] (paper-10)" in printed
+    assert "part: no SUPERB score (paper-10): er is missing; pr is of tier smoke, not full" in printed
+    store.save(superb_row(BOARD, "er", system="twin"), tmp_path)
+    assert main(["superb", "score", "--results", str(tmp_path), "--form", "public-10"]) == 0
+    printed = capsys.readouterr().out
+    assert "er (full, iemocap, five folds): twin = whole" in printed
+    assert "whole: no SUPERB score (public-10): st is missing; se is missing; ss is missing" in printed
+    assert main(["superb", "score"]) == 2
+    assert "name an experiment folder" in capsys.readouterr().err
