@@ -92,6 +92,7 @@ def test_code_in_a_checkpoint_is_never_run(
     assert torch.hub.get_dir() == before
     torch.load(source, weights_only=False)  # the control: the payload does work
     assert ran.exists() or torch.hub.get_dir() == str(ran)
+    torch.hub.set_dir(before)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
