@@ -158,3 +158,14 @@ def test_three_updates_on_the_embedded_corpus(name: str, batches: list[PretrainB
         optimizer.step()
     missed = {key for key, _ in model.named_parameters()} - reached
     assert {key for key in missed if not key.endswith(UNUSED)} == set()
+
+
+def test_a_change_inside_a_group_of_settings_keeps_the_preset_s_others() -> None:
+    preset, changed = (
+        build_model("fast_hubert_tiny", changes).config.fbank
+        for changes in (None, {"fbank": {"channels": 64}})
+    )
+    assert (preset.conv_channels, preset.channels) == (128, 96)
+    assert (changed.conv_channels, changed.channels) == (128, 64)
+    stacked = build_model("melhubert_tiny", {"fbank": {"cmvn": "utterance"}}).config.fbank
+    assert (stacked.cmvn, stacked.mel_bins, stacked.stack) == ("utterance", 40, 2)
