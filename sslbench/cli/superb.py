@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,8 @@ def _run(args: argparse.Namespace) -> int:
         return run_tasks(names, args.jobs, devices, args.words)
     roots = _roots(args)
     load = _once(args.upstream, args.ckpt)
-    for name in names:
+    for number, name in enumerate(names, 1):
+        print(f"task {number} of {len(names)}: {name}", file=sys.stderr, flush=True)
         _run_one(name, args, roots, devices[0], load)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +12,9 @@ import torch
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.probe.encoder import Encoder
 from sslbench.probe.plan import Plan
-from sslbench.probe.store import cache_bytes
-from sslbench.probe.task import ProbeTask, UntrainedTask
+from sslbench.probe.pooled import make_grid
+from sslbench.probe.store import Store, cache_bytes
+from sslbench.probe.task import Example, ProbeTask, UntrainedTask
 from sslbench.progress import clock
 
 if TYPE_CHECKING:
@@ -21,27 +23,69 @@ if TYPE_CHECKING:
 TRIAL_S = 4.0  # of noise, to time the upstream
 
 
-def announce(
-    task: ProbeTask, plan: Plan, encoder: Encoder, settings: ProbeSettings, left: int, units: int
-) -> None:
-    """Print one line: clips and hours, units left, predicted disk, predicted time of the upstream pass.
+class _Noise(Store):
+    """Random features of the right sizes."""
 
-    The time is that of a pass over all audio, from a trial on noise; the steps' time follows in their
-    progress line.
+    def __init__(self, encoder: Encoder, examples: Sequence[Example], pooled: bool) -> None:
+        self.layers, self.dim = encoder.layers, encoder.dim
+        self._frames = [1 if pooled else encoder.num_frames(e.cut.num_samples) for e in examples]
+
+    def readable(self) -> list[bool]:
+        return [True] * len(self._frames)
+
+    def clips(self, numbers: Sequence[int]) -> list[torch.Tensor]:
+        return [torch.randn(self.layers, self._frames[n], self.dim) for n in numbers]
+
+
+def announce(
+    task: ProbeTask, plan: Plan, encoder: Encoder, settings: ProbeSettings,
+    missing: Mapping[str, Sequence[float]], units: int,
+) -> None:  # fmt: skip
+    """Say what the missing units of a task will take: clips, hours, disk, and the time of the upstream's
+    pass and of the steps, both from trials on noise (evaluations come on top).
+
+    Args:
+        task: to do.
+        plan: its clips.
+        encoder: timed on a few seconds of noise.
+        settings: limit and number format of the cache.
+        missing: grid points to do, by fold.
+        units: all grid points of all folds.
     """
     seconds = sum(example.cut.duration for example in plan.examples)
     disk = cache_bytes(plan.examples, encoder, task.pooled, settings.cache_precision)
     held = "on disk" if disk <= settings.cache_gb * 1e9 else "needed on disk, above --cache_gb"
-    kind = "means" if task.pooled else "features"
     speed_x = _speed_x(encoder)
-    steps = "" if isinstance(task, UntrainedTask) else f" of {task.protocol.steps} steps"
+    steps = ""
+    with torch.random.fork_rng(devices=[]):
+        if not isinstance(task, UntrainedTask):
+            took = sum(
+                _steps_s(task, plan, fold, encoder, settings, lrs) for fold, lrs in missing.items() if lrs
+            )
+            steps = f", {task.protocol.steps} steps each about {clock(took)}"
     print(
-        f"{task.name}: {len(plan.examples)} clips, {seconds / 3600:.2f} h; {left} of {units} units{steps} "
-        f"to do; {kind} {disk / 1e6:.1f} MB {held}; "
-        f"upstream pass about {clock(seconds / speed_x)} ({speed_x:.0f}x real time)",
+        f"{task.name}: {len(plan.examples)} clips, {seconds / 3600:.2f} h; "
+        f"{sum(map(len, missing.values()))} of {units} units to do; "
+        f"{'means' if task.pooled else 'features'} {disk / 1e6:.1f} MB {held}; "
+        f"upstream about {clock(seconds / speed_x)} ({speed_x:.0f}x real time){steps}",
         file=sys.stderr,
         flush=True,
     )
+
+
+def _steps_s(
+    task: ProbeTask, plan: Plan, fold: str, encoder: Encoder, settings: ProbeSettings, lrs: Sequence[float]
+) -> float:
+    """All steps of a fold, from one step after a first that warms up."""
+    train = [plan.examples[n] for n in plan.folds[fold]["train"]]
+    if not train:
+        return 0.0  # the run will say what is missing
+    chosen = [train[i] for i in next(task.batches(train, 0))]
+    grid = make_grid(task, _Noise(encoder, chosen, task.pooled), chosen, lrs, 0, settings.device)
+    for _ in range(2):
+        started = time.monotonic()
+        grid.update(range(len(chosen)), range(len(lrs)))
+    return (time.monotonic() - started) * task.protocol.steps
 
 
 def _speed_x(encoder: Encoder) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslbench.probe.grid import Grid, make_optimizer, new_probe
+from sslbench.probe.grid import FrameGrid, Grid, make_optimizer, new_probe
 from sslbench.probe.store import Store
-from sslbench.probe.task import Example
-from sslbench.probe.utterance import UtteranceTask
+from sslbench.probe.task import Example, ProbeTask
+from sslbench.probe.utterance import MeanHead, UtteranceTask
 
 EVAL_CLIPS = 512
 NAMES = {
@@ -111,3 +111,17 @@ class PooledGrid(Grid):
 
     def layer_shares(self, k: int) -> list[float]:
         return [float(share) for share in self.weights["mix"].detach()[k].softmax(dim=0)]
+
+
+def make_grid(
+    task: ProbeTask,
+    store: Store,
+    examples: Sequence[Example],
+    lrs: Sequence[float],
+    seed: int,
+    device: str = "cpu",
+) -> Grid:
+    """The stacked computation where the head allows it, else K probes over shared batches."""
+    if isinstance(task, UtteranceTask) and type(task.head(store.dim)) is MeanHead:
+        return PooledGrid(task, store, examples, lrs, seed, device)
+    return FrameGrid(task, store, examples, lrs, seed, device)

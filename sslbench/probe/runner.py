@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -15,16 +15,14 @@ from sslbench.errors import SslbenchError
 from sslbench.io import sha256_json
 from sslbench.probe.encoder import Encoder
 from sslbench.probe.estimate import announce
-from sslbench.probe.grid import FrameGrid, Grid
 from sslbench.probe.plan import Plan, audio_digest, identity, make_plan
-from sslbench.probe.pooled import PooledGrid
+from sslbench.probe.pooled import make_grid
 from sslbench.probe.row import task_row
 from sslbench.probe.rundir import RunDir
 from sslbench.probe.score import score_run
 from sslbench.probe.store import CachedStore, LiveStore, Store, cache_bytes
 from sslbench.probe.task import Example, ProbeTask, UntrainedTask
 from sslbench.probe.train import Fold, GridTrainer, Point
-from sslbench.probe.utterance import MeanHead, UtteranceTask
 from sslbench.report.schema import ResultRow
 
 
@@ -117,7 +115,7 @@ def _train_missing(
     if not left:
         print(f"{task.name}: all {len(grid) * len(plan.folds)} units are finished in {run.folder}")
         return
-    announce(task, plan, encoder, settings, left, len(grid) * len(plan.folds))
+    announce(task, plan, encoder, settings, missing, len(grid) * len(plan.folds))
     started = time.monotonic()
     store = open_store(run, task, plan.examples, encoder, settings, key)
     features_s = time.monotonic() - started
@@ -174,15 +172,6 @@ def _answer(task: UntrainedTask, fold: Fold, store: Store, point: Point) -> None
     point.best_score = task.selection(point.best_dev)
     point.layer_shares = task.layer_shares(store.layers, point.value)
     point.curve = [{"step": 0, "dev": point.best_score}]
-
-
-def make_grid(
-    task: ProbeTask, store: Store, examples: Any, lrs: list[float], seed: int, device: str = "cpu"
-) -> Grid:
-    """The stacked computation where the head allows it, else K probes over shared batches."""
-    if isinstance(task, UtteranceTask) and type(task.head(store.dim)) is MeanHead:
-        return PooledGrid(task, store, examples, lrs, seed, device)
-    return FrameGrid(task, store, examples, lrs, seed, device)
 
 
 def upstream_loader(name: str, ckpt: Path | None) -> Callable[[], nn.Module]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from probe_fakes import make_corpus
+from official_layouts import iemocap
 
 SCRIPT = """
-import sys
+import sys, time
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {here!r})
@@ -23,17 +24,18 @@ from sslbench.probe.runner import Named, ProbeSettings, run_task
 from sslbench.probe.task import load_task
 from sslbench.report import store
 corpus, root = Path(sys.argv[1]), Path(sys.argv[2])
-task = load_task("sid", "smoke")
-task.protocol = replace(task.protocol, steps=400, eval_every=50, lr_grid=[1e-2, 1e-3])
+task = load_task("er", "smoke")
+task.protocol = replace(task.protocol, steps=150, eval_every=50, lr_grid=[1e-2, 1e-3])
 how = ProbeSettings(corpus, root / "exp", root / "results")
 row = run_task(task, Spectral, Named("fake", "fake"), how)
 store.save(row, root / "results")
 """
 
 
-@pytest.mark.slow
-def test_sigkill_at_several_moments_changes_nothing(tmp_path: Path) -> None:
-    corpus = make_corpus(tmp_path / "corpus")
+@pytest.mark.parametrize("kills", [pytest.param(2), pytest.param(10, marks=pytest.mark.kill)])
+def test_sigkill_at_random_moments_changes_nothing(kills: int, tmp_path: Path) -> None:
+    """Ten units (five folds, two learning rates); none that is finished runs again, no file is torn."""
+    corpus = iemocap(tmp_path / "corpus")
     script = tmp_path / "run.py"
     script.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
 
@@ -44,18 +46,29 @@ def test_sigkill_at_several_moments_changes_nothing(tmp_path: Path) -> None:
     began = time.monotonic()
     assert start("whole").wait() == 0
     whole_s = time.monotonic() - began
-    for share in (0.5, 0.8, 0.95):
+    draw = random.Random(kills)
+    finished: dict[Path, int] = {}
+    rerun_units = 0
+    for _ in range(kills):
         process = start("killed")
-        time.sleep(whole_s * share)
+        time.sleep(whole_s * draw.uniform(0.5, 0.95))  # most of the time before is the start of Python
         process.send_signal(signal.SIGKILL)
         process.wait()
-        for done in (tmp_path / "killed" / "exp").glob("sid/lr-*/done.json"):
-            json.loads(done.read_text())  # whole or absent
+        found = {
+            p: p.stat().st_mtime_ns for p in (tmp_path / "killed" / "exp").glob("er/fold*/lr-*/done.json")
+        }
+        rerun_units += sum(found.get(path) != stamp for path, stamp in finished.items())
+        finished = found
+        for path in (tmp_path / "killed").rglob("*.json"):
+            if not path.name.startswith(".tmp-"):
+                json.loads(path.read_text())  # whole or absent
+    assert rerun_units == 0
     assert start("killed").wait() == 0
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
     rows = [
-        json.loads((tmp_path / r / "results" / "fake" / "sid.json").read_text()) for r in ("whole", "killed")
+        json.loads((tmp_path / r / "results" / "fake" / "er.json").read_text()) for r in ("whole", "killed")
     ]
     assert rows[0]["metrics"] == rows[1]["metrics"]
     assert rows[0]["search"] == rows[1]["search"]
     leftovers = [name for _, _, names in os.walk(tmp_path / "killed" / "results") for name in names]
-    assert leftovers == ["sid.json"]
+    assert [name for name in leftovers if not name.startswith(".tmp-")] == ["er.json"]
