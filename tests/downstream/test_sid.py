@@ -124,6 +124,6 @@ def test_official_values_are_s3prls() -> None:
         200_000,
         32,
         1,
-        4000,
+        5000,
     )
     assert protocol.max_train_clip_s == 8
