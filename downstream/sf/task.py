@@ -32,6 +32,7 @@ class Task(ProbeTask):
         super().__init__(tier)
         self.vocab = SlotVocab([])
         self.dim = int(self.settings["head_dim"][tier])
+        self.augment = bool(self.settings["augment"][tier])
 
     def prepare(self, root: Path) -> Parts:
         official = is_snips(root)
@@ -49,7 +50,7 @@ class Task(ProbeTask):
         return Example(sentence.cut, target, self.vocab.decode(target), speaker(sentence.cut))
 
     def head(self, input_dim: int) -> nn.Module:
-        return RecurrentHead(input_dim, len(self.vocab), self.dim)
+        return RecurrentHead(input_dim, len(self.vocab), self.dim, augment=self.augment)
 
     def batches(self, examples: Sequence[Example], seed: int) -> Iterator[list[int]]:
         sizes = [len(example.target) for example in examples]
@@ -72,4 +73,4 @@ class Task(ProbeTask):
         )
 
     def facts(self) -> Mapping[str, Any]:
-        return {"labels": self.labels, "head_dim": self.dim}
+        return {"labels": self.labels, "head_dim": self.dim, "augment": self.augment}

@@ -37,6 +37,7 @@ class Task(ProbeTask):
         super().__init__(tier)
         self.labels = SPECIAL + LETTERS
         self.dim = int(self.settings["head_dim"][tier])
+        self.augment = bool(self.settings["augment"][tier])
 
     def prepare(self, root: Path) -> Parts:
         parts = open_parts(root, self.settings)
@@ -56,7 +57,7 @@ class Task(ProbeTask):
         return (*(index.get(letter, UNKNOWN) for letter in spelled), END)
 
     def head(self, input_dim: int) -> nn.Module:
-        return RecurrentHead(input_dim, len(self.labels), self.dim)
+        return RecurrentHead(input_dim, len(self.labels), self.dim, augment=self.augment)
 
     def batches(self, examples: Sequence[Example], seed: int) -> Iterator[list[int]]:
         """Fixed groups of similar duration in random order; a rest of one clip is left out."""
@@ -83,4 +84,4 @@ class Task(ProbeTask):
         return error_rate("wer", predictions) | error_rate("cer", predictions, list)
 
     def facts(self) -> Mapping[str, Any]:
-        return {"labels": self.labels, "head_dim": self.dim}
+        return {"labels": self.labels, "head_dim": self.dim, "augment": self.augment}

@@ -34,8 +34,9 @@ class RecurrentHead(nn.Module):
     """s3prl's `projector` and `RNNs` (downstream/asr/model.py), with the options that SUPERB uses."""
 
     def __init__(
-        self, input_dim: int, classes: int, dim: int = 1024, layers: int = 2, dropout: float = 0.2
-    ) -> None:
+        self, input_dim: int, classes: int, dim: int = 1024, layers: int = 2, dropout: float = 0.2,
+        augment: bool = True,
+    ) -> None:  # fmt: skip
         """SUPERB's sizes by default.
 
         Args:
@@ -44,9 +45,10 @@ class RecurrentHead(nn.Module):
             dim: of the projection and of each direction of each LSTM.
             layers: LSTMs.
             dropout: after each LSTM.
+            augment: SpecAugment in training.
         """
         super().__init__()
-        self.augment = SpecAugment()
+        self.augment = SpecAugment() if augment else None
         self.projector = nn.Linear(input_dim, dim)
         widths = [dim] + [2 * dim] * (layers - 1)
         self.rnns = nn.ModuleList(BiLSTM(width, dim) for width in widths)
@@ -55,7 +57,9 @@ class RecurrentHead(nn.Module):
 
     def forward(self, features: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
         """(B, F, D) and (B,) frames → (B, F, classes); padded frames hold nothing of use."""
-        hidden = self.projector(self.augment(features, lens))
+        if self.augment is not None:
+            features = self.augment(features, lens)
+        hidden = self.projector(features)
         for rnn in self.rnns:
             hidden = self.dropout(rnn(hidden, lens))
         logits: torch.Tensor = self.linear(hidden)

@@ -72,9 +72,11 @@ def test_recognition_equals_s3prls_expert(tmp_path: Path) -> None:
     targets = [task.encode(text) for text in texts]
     assert [tuple(line) for line in lines] == targets
 
+    task = Recognition("full")
     task.dim = HIDDEN
     head = task.head(DIM)
     assert isinstance(head, RecurrentHead)
+    assert head.augment is not None
     head.augment.eval()  # s3prl's runner applies it outside the expert; tested below
     take_weights(head, theirs)
     features = clips(40, 23, 12, 3)  # the last is too short for its letters
