@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sslbench-installed
 
-.PHONY: help demo test lint typecheck bench bench-models bench-quirks bench-superb clean
+.PHONY: help demo test lint typecheck bench bench-models bench-quirks bench-superb bench-peft clean
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench-superb lr grids of SUPERB tasks against s3prl's runner, one run, by turns"
 	@echo "make bench-models  Base models against torchaudio's and transformers' HuBERT: speed, memory, share of the limit"
 	@echo "make bench-quirks  what each behaviour of the published code changes, on random weights"
+	@echo "make bench-peft ways of tuning one upstream: WER, parameters, step time, memory (embedded corpus, minutes)"
 	@echo "make test-k2    our activations and transducer losses against the real k2, in an environment of its own"
 	@echo "make clean      remove what the demo made (the environment stays; 'rm -r $(VENV)' removes it)"
 
@@ -47,6 +48,12 @@ bench-superb: $(STAMP)
 # for example: make bench-models ARGS="--models zipformer_base torchaudio --batches 4x5 --rounds 2"
 bench-models: $(STAMP)
 	$(BIN)/python benchmarks/models.py $(ARGS)
+
+# with an upstream pretrained by the mini recipe, which is made first where it is not there
+bench-peft: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" egs/mini/ssl1/run.sh --stop_stage 4 --upstream hubert_k2ssl --baselines ""
+	$(BIN)/python benchmarks/peft.py --upstream hubert_k2ssl_tiny --ckpt egs/mini/ssl1/exp/hubert_k2ssl/upstream \
+		--data egs/mini/ssl1/data/manifests --out egs/mini/ssl1/exp/peft $(ARGS)
 
 bench-quirks: $(STAMP)
 	$(BIN)/python benchmarks/quirks.py $(ARGS)

@@ -17,6 +17,8 @@ from sslbench.finetune.peft.sites import Site, blocks, last_parts, sites
 from sslbench.finetune.peft.tuning import Tuning
 from sslbench.nn.frontend import length_mask
 
+WINDOW = 400  # samples that one frame of wav2vec 2.0's front end sees, and of the usual filterbank
+
 
 class Bottleneck(nn.Module):
     """x + up(gelu(down(x))), frame by frame (Houlsby et al., ICML 2019)."""
@@ -87,7 +89,8 @@ class Hooked(Tuning):
     def _valid(self, place: Site, frames: torch.Tensor) -> torch.Tensor | None:
         if self._lens is None or len(self._lens) != len(frames):
             return None
-        lens = torch.div(self._lens + place.stride - 1, place.stride, rounding_mode="floor")
+        # the frames that a window of 25 ms gives: those that encoders count as valid, and never more
+        lens = torch.div((self._lens - WINDOW).clamp(min=0), place.stride, rounding_mode="floor") + 1
         return length_mask(lens.to(frames.device).clamp(max=frames.shape[1]), frames.shape[1])
 
 

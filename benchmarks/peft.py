@@ -1,0 +1,168 @@
+"""What each way of tuning one upstream gives and costs: WER, trainable parameters, step time, memory.
+
+Every way starts from the same weights and the same seed and makes as many updates, in a process of its own,
+so that its peak memory is its own. Memory is told twice: the process's peak, and the bytes that one update
+keeps for its backward pass, which do not depend on the machine. Read the result with docs/benchmarks/peft.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  make bench-peft                                     the embedded corpus and a HuBERT pretrained on it
+  python benchmarks/peft.py --upstream zipformer_tiny --ckpt exp/upstream --data data/mini --out /tmp/p
+  python benchmarks/peft.py --data data/mini --out /tmp/p --ways lora full --steps 50
+"""
+WAYS = {
+    "frozen": "weighted sum",
+    "ladder": "ladder side-tuning",
+    "lora": "LoRA",
+    "adalora": "AdaLoRA",
+    "houlsby": "Houlsby adapters",
+    "conv_adapter": "convolution adapters",
+    "full": "full fine-tuning",
+}
+
+
+def main() -> None:
+    """Train, decode and score by every way; print and write the table."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=raw)
+    parser.add_argument("--upstream", default="hubert_k2ssl_tiny")
+    parser.add_argument("--ckpt", help="its weights (default: random ones)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifests")
+    parser.add_argument("--train", default="train-10min", help="split to learn from")
+    parser.add_argument("--dev", default="dev-clean")
+    parser.add_argument("--test", default="test-clean")
+    parser.add_argument("--out", type=Path, required=True, help="experiments, and the table as peft.json")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--max_duration_s", type=float, default=10.0)
+    parser.add_argument("--saved", metavar="WAY", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.saved:
+        print(json.dumps({"saved_bytes": saved_bytes(args, args.saved)}))
+        return
+    rows = [measure(args, way) for way in args.ways]
+    args.out.mkdir(parents=True, exist_ok=True)
+    facts = {"upstream": args.upstream, "ckpt": args.ckpt, "steps": args.steps, "rows": rows}
+    (args.out / "peft.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(table(rows))
+
+
+def settings(args: argparse.Namespace, way: str) -> dict[str, Any]:
+    """The settings of one way; all but `tune` and `exp_dir` are common."""
+    values = {
+        "upstream": args.upstream,
+        "train_manifest": str(args.data / f"{args.train}.jsonl.gz"),
+        "dev_manifest": str(args.data / f"{args.dev}.jsonl.gz"),
+        "exp_dir": str(args.out / way),
+        "tune": way,
+        "steps": args.steps,
+        "eval_every_steps": max(1, args.steps // 2),
+        "max_duration_s": args.max_duration_s,
+        "upstream_lr": 5e-4,
+    }
+    return {**values, "ckpt": args.ckpt} if args.ckpt else values
+
+
+def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
+    """Train, test and account for one way."""
+    flags = [word for key, value in settings(args, way).items() for word in (f"--{key}", str(value))]
+    test = args.data / f"{args.test}.jsonl.gz"
+    row = ["--system", f"peft-{way}", "--results", str(args.out / "results"), "--tier", "smoke"]
+    run([sys.executable, "-m", "sslbench", "finetune", *flags, "--test_manifest", str(test), *row])
+    stored = json.loads((args.out / "results" / f"peft-{way}" / "asr.json").read_text())
+    done = json.loads((args.out / way / "DONE").read_text())
+    again = [sys.executable, __file__, *sys.argv[1:], "--saved", way]
+    saved = json.loads(run(again).splitlines()[-1])
+    wer = stored["metrics"]["wer"]
+    return {
+        "way": way,
+        "wer": wer["value"],
+        "low": wer["low"],
+        "high": wer["high"],
+        "params_trainable": done["params_trainable"],
+        "params_head": head_parameters(args.out, done),
+        "step_s": done["step_s"],
+        "peak_mem_bytes": done["peak_mem_bytes"],
+        **saved,
+    }
+
+
+def run(command: list[str]) -> str:
+    """The output of a command whose failure ends the benchmark."""
+    found = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if found.returncode:
+        sys.exit(f"bench-peft: {' '.join(command)} failed")
+    return found.stdout
+
+
+def head_parameters(out: Path, done: dict[str, Any]) -> int:
+    """Parameters of the head and the weighted sum alone: those of the frozen way, where it was run."""
+    path = out / "frozen" / "DONE"
+    return (
+        int(json.loads(path.read_text())["params_trainable"]) if path.is_file() else done["params_trainable"]
+    )
+
+
+def saved_bytes(args: argparse.Namespace, way: str) -> int:
+    """Bytes that autograd keeps for the backward pass of 10 seconds of audio, each tensor counted once."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    from sslbench import config as configs
+    from sslbench.finetune.config import FinetuneConfig, resolve
+    from sslbench.finetune.experiment import build_recognizer
+    from sslbench.finetune.vocab import CharVocab
+
+    config = resolve(configs.build(FinetuneConfig, settings(args, way), where="bench-peft"))
+    model = build_recognizer(config, CharVocab.from_texts(["ABCDEFGHIJKLMNOPQRSTUVWXYZ"]))
+    model.train()
+    if model.upstream is not None:
+        model.upstream.requires_grad_(True).train()
+    kept: dict[int, int] = {}
+    weights = {
+        p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.any_upstream.parameters()]
+    }
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    audio = 0.1 * torch.randn(4, 40_000, generator=torch.Generator().manual_seed(0))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        states = model.states(audio, torch.full((4,), 40_000))
+        loss = model.loss(*states, [[2, 3, 4, 5, 6]] * 4).loss_sum
+        total = sum(kept.values())
+    loss.backward()
+    return total
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| way | WER % | added or tuned parameters | step s | kept for backward, MB | peak memory, MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        interval = f"{row['wer']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        added = row["params_trainable"] - row["params_head"]
+        lines.append(
+            f"| {WAYS[row['way']]} | {interval} | {added:,} | {row['step_s']:.3f} "
+            f"| {row['saved_bytes'] / 1e6:.1f} | {row['peak_mem_bytes'] / 1e6:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
