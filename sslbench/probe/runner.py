@@ -52,6 +52,8 @@ class ProbeSettings:
     """Of the upstream's computation; the row says so."""
     cache_precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Of frame features on disk; the row says so. Means are always float32."""
+    early_stop: bool = False
+    """Stop hopeless learning rates (see `Protocol.early_stop`)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ def run_task(
     """
     if settings.lrs and not isinstance(task, UntrainedTask):
         task.protocol = replace(task.protocol, lr_grid=settings.lrs)
+    if settings.early_stop:
+        if settings.tier == "full":
+            raise SslbenchError("--early_stop: tier 'full' is the official protocol, which trains every rate")
+        task.protocol = replace(task.protocol, early_stop=True)
     run = RunDir(settings.exp / task.name)
     plan = make_plan(task, settings.data, settings.seed)
     upstream = load()
