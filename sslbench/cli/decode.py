@@ -43,6 +43,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--word_score", type=float, default=0.0, help="added per word, with --lm (default: 0)"
     )
+    parser.add_argument(
+        "--lm_search", choices=("auto", "flashlight", "k2"), default="auto",
+        help="lexicon beam search by flashlight, or an HLG graph by k2 (default: what is installed)",
+    )  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda or auto (default: as in training)")
     args = parser.parse_args(argv)
 
@@ -50,7 +54,9 @@ def main(argv: list[str]) -> None:
     from sslbench.finetune.decoders.choose import DecodeSettings
     from sslbench.finetune.experiment import load_experiment
 
-    settings = DecodeSettings(args.by, args.beam, args.lm, args.lm_weight, args.word_score)
+    settings = DecodeSettings(
+        args.by, args.beam, args.lm, args.lm_weight, args.word_score, args.lm_search
+    )  # fmt: skip
     experiment = load_experiment(args.experiment, args.device)
     done = decode(experiment, args.manifest, args.out, args.max_duration_s, settings)
     print(f"{done.utterances} transcripts in {done.path}; {done.skipped} clips could not be read")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from sslbench.errors import SslbenchError
 
@@ -115,3 +116,27 @@ def _totals(counts: Counter[Ngram]) -> dict[Ngram, tuple[int, int]]:
         total, followers = totals.get(gram[:-1], (0, 0))
         totals[gram[:-1]] = total + number, followers + 1
     return totals
+
+
+def read_arpa(path: Path | str) -> list[dict[Ngram, tuple[float, float]]]:
+    """The n-grams of an ARPA file by length: (log10 probability, log10 back-off).
+
+    Raises:
+        SslbenchError: missing, or no ARPA file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SslbenchError(f"{path}: no such language model; 'sslbench lm' makes one from text")
+    levels: list[dict[Ngram, tuple[float, float]]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("\\") and line.strip().endswith("-grams:"):
+            levels.append({})
+        elif levels and line.strip() and not line.startswith("\\"):
+            fields, n = line.split(), len(levels)
+            if len(fields) not in (n + 1, n + 2):
+                raise SslbenchError(f"{path}:{number}: expected a probability, {n} words and a back-off")
+            backoff = float(fields[n + 1]) if len(fields) == n + 2 else 0.0
+            levels[-1][tuple(fields[1 : n + 1])] = float(fields[0]), backoff
+    if not levels:
+        raise SslbenchError(f"{path}: is no ARPA file (it has no \\1-grams section)")
+    return levels

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sslbench.errors import SslbenchError
-from sslbench.finetune.arpa import KneserNey
+from sslbench.finetune.arpa import KneserNey, read_arpa
 from sslbench.finetune.decoders import ctc, transducer
-from sslbench.finetune.decoders.ngram import NgramDecoder, unigrams
+from sslbench.finetune.decoders.ngram import NgramDecoder
 from sslbench.finetune.rnnt import lattice_loss
 from sslbench.finetune.shapes import TransducerShape
 from sslbench.finetune.transducer import Transducer
@@ -183,7 +183,10 @@ def test_arpa_file_is_read_as_written(tmp_path: Path) -> None:
         ours = sum(math.log10(model.probability(gram)) for gram in grams)
         assert score(known) == pytest.approx(ours, abs=1e-4)
     assert score(["THE", "CAT", "SAT"]) > score(["SAT", "CAT", "THE"])
-    assert "CAT" in set(unigrams(path))
+    assert [len(level) for level in read_arpa(path)] == [len(model.words) + 1, *map(len, model.counts[1:])]
+    probability, backoff = read_arpa(path)[1]["THE", "CAT"]
+    assert probability == pytest.approx(math.log10(model.probability(("THE", "CAT"))), abs=1e-5)
+    assert backoff == pytest.approx(math.log10(model.backoff(("THE", "CAT"))), abs=1e-5)
 
 
 def spoken(vocab: Vocab, text: str, doubt: dict[int, int]) -> torch.Tensor:
@@ -221,10 +224,10 @@ def bpe() -> BpeVocab:
 def test_language_model_refusals(tmp_path: Path) -> None:
     path = tmp_path / "x.arpa"
     with pytest.raises(SslbenchError, match="no such language model"):
-        list(unigrams(path))
+        read_arpa(path)
     path.write_text("hello\n")
     with pytest.raises(SslbenchError, match="is no ARPA file"):
-        list(unigrams(path))
+        read_arpa(path)
     with pytest.raises(SslbenchError, match="not phones"):
         NgramDecoder(PhoneVocab.from_texts(["AH"]), path, 5, 1.0, 0.0)
     with pytest.raises(SslbenchError, match="holds no words"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,10 +10,12 @@ from typing import Literal
 import torch
 
 from sslbench.errors import SslbenchError
+from sslbench.finetune.arpa import read_arpa
 from sslbench.finetune.decoders import ctc, transducer
-from sslbench.finetune.decoders.ngram import NgramDecoder
+from sslbench.finetune.decoders.ngram import NgramDecoder, closed, spellings
 from sslbench.finetune.heads import Head
-from sslbench.finetune.vocab import Vocab
+from sslbench.finetune.rnnt import BLANK
+from sslbench.finetune.vocab import SPACE, Vocab
 
 Search = Callable[[torch.Tensor, torch.Tensor], list[str]]
 """(head's frames (B, F, H), valid frames (B,)) -> texts."""
@@ -31,7 +34,9 @@ class DecodeSettings:
     lm_weight: float = 1.5
     """Of its log-probabilities."""
     word_score: float = 0.0
-    """Added per word, with a language model."""
+    """Added per word, with a language model and flashlight."""
+    lm_search: Literal["auto", "flashlight", "k2"] = "auto"
+    """`k2`: an HLG graph, with the sound weighed 1 / lm_weight; `auto`: flashlight where it is installed."""
 
 
 def make_search(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str, Search]:
@@ -49,6 +54,8 @@ def make_search(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str
         return _transducer(head, vocab, settings)
     if head.output is None:
         raise SslbenchError("decode: this recognizer was trained without CTC (objective: transducer)")
+    if settings.lm and lm_search(settings) == "k2":
+        return _graph(head, vocab, settings)
     if settings.lm:
         wide = settings.beam if settings.beam > 1 else 50
         ngram = NgramDecoder(vocab, settings.lm, wide, settings.lm_weight, settings.word_score)
@@ -61,6 +68,41 @@ def make_search(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str
         return [vocab.decode(classes) for classes in found]
 
     return "greedy CTC" if settings.beam == 1 else f"CTC prefix beam {settings.beam}", search
+
+
+def lm_search(settings: DecodeSettings) -> str:
+    """`flashlight` or `k2`. Raises `SslbenchError` when the one that was asked for, or both, are missing."""
+    here = {
+        "flashlight": importlib.util.find_spec("flashlight") is not None,
+        "k2": importlib.util.find_spec("k2") is not None,
+    }
+    wanted = list(here) if settings.lm_search == "auto" else [settings.lm_search]
+    for name in wanted:
+        if here[name]:
+            return name
+    raise SslbenchError(
+        f"decode: --lm needs {' or '.join(wanted)}: pip install 'sslbench[lm]' brings flashlight; "
+        "'sslbench doctor' says how to get k2"
+    )
+
+
+def _graph(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str, Search]:
+    from sslbench.integrations.k2_decode import GraphDecoder
+
+    grams = read_arpa(str(settings.lm))
+    closes = SPACE in vocab.symbols
+    number = {symbol: place for place, symbol in enumerate(vocab.symbols)}
+    spelled = [
+        (word, [number[unit] for unit in units]) for word, units in spellings(vocab, str(settings.lm), closes)
+    ]
+    graph = GraphDecoder(spelled, len(vocab), grams)
+    boundary = number[SPACE] if closes else BLANK
+
+    def search(hidden: torch.Tensor, lens: torch.Tensor) -> list[str]:
+        log_probs, longer = closed(head.log_probs(hidden), lens, boundary)
+        return graph(log_probs, longer, 1.0 / settings.lm_weight)
+
+    return f"CTC, HLG by k2 (weight {settings.lm_weight:g})", search
 
 
 def _transducer(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str, Search]:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from sslbench.errors import SslbenchError
+from sslbench.finetune.arpa import END, START, UNKNOWN, read_arpa
 from sslbench.finetune.rnnt import BLANK
 from sslbench.finetune.vocab import BLANK_SYMBOL, SPACE, Vocab
 
-MARKS = {"<s>", "</s>", "<unk>"}
+MARKS = {START, END, UNKNOWN}
 UNLIKELY = -30.0
 
 
@@ -37,7 +38,7 @@ class NgramDecoder:
             SslbenchError: missing packages or file, a vocabulary of phones, or no word that can be spelled.
         """
         self.closes = SPACE in vocab.symbols
-        lexicon = list(_lexicon(vocab, arpa, self.closes))
+        lexicon = list(spellings(vocab, arpa, self.closes))
         if not lexicon:
             raise SslbenchError(f"{arpa}: none of its words can be spelled with the recognizer's units")
         with tempfile.TemporaryDirectory() as folder:
@@ -50,43 +51,40 @@ class NgramDecoder:
 
     def __call__(self, log_probs: torch.Tensor, lens: torch.Tensor) -> list[str]:
         """Texts of (B, F, classes) log-probabilities with (B,) valid frames."""
-        log_probs = log_probs.float().cpu()
-        # a last word ends with the clip: one more frame that can be a boundary, or a blank
-        end = torch.full((1, log_probs.shape[-1]), UNLIKELY)
-        end[0, [BLANK, self._boundary]] = 0.0
         texts = []
-        for row, length in zip(log_probs, lens.tolist(), strict=True):
-            found = self._search(torch.cat([row[:length], end])[None])[0]
+        for row, length in zip(*closed(log_probs, lens, self._boundary), strict=True):
+            found = self._search(row[None, : int(length)])[0]
             texts.append(" ".join(found[0].words) if found else "")
         return texts
 
 
-def _lexicon(vocab: Vocab, arpa: Path | str, closes: bool) -> Iterator[tuple[str, list[str]]]:
+def closed(log_probs: torch.Tensor, lens: torch.Tensor, boundary: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A last word ends with the clip: one more frame that can be a boundary, or a blank.
+
+    Args:
+        log_probs: (B, F, classes).
+        lens: (B,) valid frames.
+        boundary: class of the word boundary.
+
+    Returns:
+        (B, F + 1, classes) fp32 on the CPU, and `lens` + 1.
+    """
+    longer = torch.nn.functional.pad(log_probs.float().cpu(), (0, 0, 0, 1))
+    end = torch.full((longer.shape[-1],), UNLIKELY)
+    end[[BLANK, boundary]] = 0.0
+    longer[torch.arange(len(lens)), lens.cpu()] = end
+    return longer, lens.cpu() + 1
+
+
+def spellings(vocab: Vocab, arpa: Path | str, closes: bool) -> Iterator[tuple[str, list[str]]]:
+    """The words of an ARPA file that a vocabulary can spell, with their units; `closes` ends each in `|`."""
     if vocab.scored != "word":
         raise SslbenchError("decode: a word language model needs characters or word pieces, not phones")
-    for word in unigrams(arpa):
+    for (word,) in read_arpa(arpa)[0]:
         before = sum(vocab.unknown.values())
         units = [vocab.symbols[number] for number in vocab.encode(word)]
         if word not in MARKS and units and sum(vocab.unknown.values()) == before:
             yield word, [*units, SPACE] if closes else units
-
-
-def unigrams(arpa: Path | str) -> Iterator[str]:
-    """The words of an ARPA file. Raises `SslbenchError` when it is missing or none."""
-    path = Path(arpa)
-    if not path.is_file():
-        raise SslbenchError(f"{path}: no such language model; 'sslbench lm' makes one from text")
-    inside = False
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.startswith("\\"):
-                if inside:
-                    return
-                inside = line.strip() == "\\1-grams:"
-            elif inside and line.strip():
-                yield line.split()[1]
-    if not inside:
-        raise SslbenchError(f"{path}: is no ARPA file (it has no \\1-grams section)")
 
 
 def _build(
