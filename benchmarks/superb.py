@@ -1,0 +1,193 @@
+"""Wall time of SUPERB's lr grids: this engine against s3prl's runner, once per learning rate.
+
+Same upstream, corpus, heads, batch sizes, number of steps, machine and session; runs alternate task by task.
+Both evaluate dev and test at the last step and choose the learning rate on dev. Three ratios are printed: of
+the measured runs as a whole, of the same without starting a process, and what both cost at the official
+number of steps, from the measured seconds per step (extrapolated, and printed as such).
+
+    python benchmarks/superb.py --s3prl_root s3prl --out /tmp/bench
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+STEPS = {"ks": 60, "ic": 40, "er": 20, "sid": 40, "pr": 20}
+GRID = "1e-1,1e-2,1e-3,1e-4,1e-5"
+
+
+@dataclass
+class Ours:
+    """One run of ours: the whole grid."""
+
+    wall_s: float
+    features_s: float
+    steps_s: float
+    dev: float
+    test: float
+
+
+def main() -> None:
+    """Run the benchmark, or (`--ours`) one process of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--s3prl_root", type=Path, help="a checkout of s3prl, for PR (the wheel lacks ctc/corpus)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="work folder: corpus, copies, logs, result.json"
+    )
+    parser.add_argument("--upstream", default="hubert_k2ssl_tiny", help="a registered name")
+    parser.add_argument("--tasks", default="ks,ic,er,sid,pr")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the default number of steps")
+    parser.add_argument("--grid", default=GRID, help="learning rates, comma-separated")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of ours behind the seeds' spread")
+    parser.add_argument("--ours", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.lrs = [float(word) for word in args.grid.split(",")]
+    if args.ours:
+        print(json.dumps([asdict(_ours(args.ours, args, seed)) for seed in args.seed]))
+        return
+    _bench(args)
+
+
+def _steps(task: str, args: argparse.Namespace) -> int:
+    return max(2, round(STEPS[task] * args.scale))
+
+
+def _ours(task_name: str, args: argparse.Namespace, seed: int) -> Ours:
+    import torch
+
+    from sslbench.probe.runner import Named, ProbeSettings, run_task, upstream_loader
+    from sslbench.probe.task import load_task
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    task = load_task(task_name, "smoke")
+    steps = _steps(task_name, args)
+    full = load_task(task_name, "full").protocol
+    task.protocol = replace(full, steps=steps, eval_every=steps, lr_grid=args.lrs)
+    if task_name == "er":
+        folds = task.folds
+        task.folds = lambda root: {"fold1": folds(root)["fold1"]}  # type: ignore[method-assign]
+    root = args.out / "layouts" / task_name
+    data = args.out / "layouts" / "pr" / "manifests" if task_name == "pr" else root
+    exp = args.out / f"ours-{task_name}-{seed}-{time.time_ns()}"
+    settings = ProbeSettings(data, exp, exp / "results", "smoke", seed)
+    started = time.monotonic()
+    row = run_task(task, upstream_loader(args.upstream, None), Named(args.upstream, "ours"), settings)
+    wall_s = time.monotonic() - started
+    search: Any = row.search
+    dev = search.scores[f"{search.lr:g}"]
+    features_s = row.cost["features_s"]
+    return Ours(
+        wall_s, features_s, row.cost["wall_s"] - features_s, dev, next(iter(row.metrics.values())).value
+    )
+
+
+def _child(task: str, args: argparse.Namespace, seeds: list[int]) -> tuple[float, list[Ours]]:
+    command = [sys.executable, __file__, "--ours", task, "--out", str(args.out), "--upstream", args.upstream]
+    command += ["--scale", str(args.scale), "--grid", args.grid, "--seed", *map(str, seeds)]
+    started = time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return time.monotonic() - started, [Ours(**one) for one in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from superb_layouts import write_layouts
+    from superb_s3prl import make_copy, run_s3prl
+
+    _corpus(args.out)
+    roots = write_layouts(args.out / "corpus" / "manifests", args.out / "corpus", args.out / "layouts")
+    _phone_manifests(roots["pr"])
+    copy = make_copy(args.s3prl_root, args.out)
+    rows: list[dict[str, Any]] = []
+    if args.s3prl_root is None and "pr" in args.tasks:
+        print("pr: left out, since s3prl's wheel lacks downstream/ctc/corpus; give --s3prl_root")
+        args.tasks = ",".join(task for task in args.tasks.split(",") if task != "pr")
+    for task in args.tasks.split(","):
+        half, steps = len(args.lrs) // 2, _steps(task, args)
+
+        def theirs_with(lrs: list[float], task: str = task, steps: int = steps) -> list[Any]:
+            return [run_s3prl(copy, args.out, task, roots[task], args.upstream, lr, steps) for lr in lrs]
+
+        theirs = theirs_with(args.lrs[:half])
+        whole_s, (ours,) = _child(task, args, [0])  # between theirs, so that both see the same machine
+        theirs += theirs_with(args.lrs[half:])
+        others = _child(task, args, list(range(1, args.seeds)))[1] if args.seeds > 1 else []
+        seeds = [ours.test, *(one.test for one in others)]
+        rows.append(_row(task, args, theirs, whole_s, ours, seeds))
+        print(_line(rows[-1], len(args.lrs)), flush=True)
+    path = args.out / "result.json"
+    path.write_text(json.dumps({"upstream": args.upstream, "grid": args.lrs, "rows": rows}, indent=2) + "\n")
+    print(f"wrote {path}")
+
+
+def _row(
+    task: str, args: argparse.Namespace, theirs: list[Any], whole_s: float, ours: Ours, seeds: list[float]
+) -> dict[str, Any]:
+    from sslbench.probe.task import load_task
+
+    steps, protocol = _steps(task, args), load_task(task, "full").protocol
+    best = (min if task == "pr" else max)(theirs, key=lambda ran: ran.dev)
+    their_steps_s = sum(ran.run_s for ran in theirs)
+    their_s = sum(ran.wall_s for ran in theirs)
+    # at the official number of steps: theirs without any evaluation, ours with it and with the features' pass
+    full_theirs = sum(ran.step_s for ran in theirs) * protocol.steps
+    full_ours = ours.features_s + ours.steps_s / steps * protocol.steps
+    return {
+        "task": task, "steps": steps, "theirs_s": their_s, "theirs_steps_s": their_steps_s, "ours_s": whole_s,
+        "ours_task_s": ours.wall_s, "ours_features_s": ours.features_s, "ours_steps_s": ours.steps_s,
+        "ratio_whole": their_s / whole_s, "ratio_without_start": their_steps_s / ours.wall_s,
+        "official_steps": protocol.steps, "ratio_official_extrapolated": full_theirs / full_ours,
+        "full_theirs_h": full_theirs / 3600, "full_ours_h": full_ours / 3600,
+        "theirs_test": best.test, "ours_test": ours.test, "ours_test_mean": statistics.mean(seeds),
+        "ours_test_sd": statistics.stdev(seeds) if len(seeds) > 1 else 0.0, "seeds": seeds,
+    }  # fmt: skip
+
+
+def _line(row: dict[str, Any], lrs: int) -> str:
+    measured = (
+        f"{row['task']:4} {row['steps']} steps x {lrs} lr: s3prl {row['theirs_s']:.1f} s, ours "
+        f"{row['ours_s']:.1f} s: {row['ratio_whole']:.1f}x whole, {row['ratio_without_start']:.1f}x without "
+        "process start"
+    )
+    extrapolated = (
+        f"at {row['official_steps']} steps (extrapolated) {row['full_theirs_h']:.1f} h against "
+        f"{row['full_ours_h']:.2f} h: {row['ratio_official_extrapolated']:.0f}x"
+    )
+    quality = (
+        f"test s3prl {row['theirs_test']:.2f} %, ours {row['ours_test']:.2f} % "
+        f"(seeds {row['ours_test_mean']:.2f} ± {row['ours_test_sd']:.2f})"
+    )
+    return f"{measured}; {extrapolated}; {quality}"
+
+
+def _corpus(out: Path) -> None:
+    if not (out / "corpus" / "manifests" / "corpus.json").is_file():
+        command = [sys.executable, "-m", "sslbench", "data", "prepare", "mini", "--root", str(out / "corpus")]
+        subprocess.run([*command, "--out", str(out / "corpus" / "manifests")], check=True)
+
+
+def _phone_manifests(root: Path) -> None:
+    if not (root / "manifests" / "corpus.json").is_file():
+        command = [sys.executable, "-m", "sslbench", "data", "prepare", "librispeech"]
+        command += ["--root", str(root / "LibriSpeech"), "--out", str(root / "manifests")]
+        subprocess.run(command, check=True)
+        (root / "manifests" / "lexicon.txt").write_text((root / "lexicon.txt").read_text())
+
+
+if __name__ == "__main__":
+    main()
