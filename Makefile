@@ -70,7 +70,7 @@ $(VENV_K2)/.installed: requirements-k2.txt
 	@touch $@
 
 test-k2: $(VENV_K2)/.installed
-	PYTHONPATH=. $(VENV_K2)/bin/python -m pytest -p no:cacheprovider tests/k2 tests/parity/test_rnnt_loss.py
+	PYTHONPATH=. $(VENV_K2)/bin/python -m pytest -p no:cacheprovider tests/with_k2 tests/parity/test_rnnt_loss.py
 
 clean:
 	rm -rf egs/*/*/data egs/*/*/exp egs/*/*/results egs/*/*/report build *.egg-info

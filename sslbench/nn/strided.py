@@ -56,7 +56,8 @@ class Norm:
 def compute_dtype(weight: Tensor) -> torch.dtype:
     """The type that matrix products run in here: autocast's, or the weight's own."""
     kind = weight.device.type
-    if weight.is_meta or not torch.is_autocast_enabled(kind):  # autocast does not know "meta"
+    # autocast does not know "meta", and torch before 2.4, k2's, has no such question
+    if weight.is_meta or torch.__version__ < "2" or not torch.is_autocast_enabled(kind):
         return weight.dtype
     return torch.get_autocast_dtype(kind)
 

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslbench.integrations.k2 import kernels
 from sslbench.nn.scheduled import FloatLike
+from sslbench.nn.strided import compute_dtype, without_autocast
 
 SLOPE = 0.08
 LEFT = (4.0, 0.035)
@@ -28,6 +30,13 @@ def swoosh(x: Tensor, shape: tuple[float, float]) -> Tensor:
     return y.sub_(x, alpha=SLOPE).sub_(shape[1]) if not y.requires_grad else y - SLOPE * x - shape[1]
 
 
+def swoosh_and_slope(x: Tensor, shape: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """The activation and its derivative, in fp32. Not for autograd to look into."""
+    if fused := kernels(x):
+        return fused.value_and_slope(x.float(), left=shape == LEFT)
+    return swoosh(x, shape), torch.sigmoid(x.float() - shape[0]).sub_(SLOPE)
+
+
 def swoosh_l(x: Tensor) -> Tensor:
     """ln(1 + e^(x - 4)) - 0.08 x - 0.035."""
     return swoosh(x, LEFT)
@@ -41,14 +50,18 @@ def swoosh_r(x: Tensor) -> Tensor:
 class _SwooshLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, shape: tuple[float, float]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        keep: Tensor | None,
+        shape: tuple[float, float],
+        dtype: torch.dtype,
     ) -> Tensor:
-        kind = x.device.type
-        autocast = not x.is_meta and torch.is_autocast_enabled(kind)  # which does not know "meta"
-        dtype = torch.get_autocast_dtype(kind) if autocast else weight.dtype
         ctx.save_for_backward(x, weight, keep)
         ctx.shape, ctx.dtype = shape, dtype
-        y = swoosh(x, shape)
+        fused = kernels(x)
+        y = fused.value(x.float(), left=shape == LEFT) if fused else swoosh(x, shape)
         if keep is not None:
             y *= keep
         return F.linear(y.to(dtype), weight.to(dtype), bias.to(dtype))
@@ -57,16 +70,15 @@ class _SwooshLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, keep = ctx.saved_tensors
         g = grads[0].to(ctx.dtype)
-        y = swoosh(x, ctx.shape)
-        grad_x = (g @ weight.to(ctx.dtype)).float()
-        slope = torch.sigmoid(x.float() - ctx.shape[0]).sub_(SLOPE)
-        grad_x *= slope
+        y, slope = swoosh_and_slope(x, ctx.shape)
+        slope *= g @ weight.to(ctx.dtype)
         if keep is not None:
             y *= keep
-            grad_x *= keep
+            slope *= keep
         g = g.flatten(0, -2)
         grad_weight = g.T @ y.flatten(0, -2).to(ctx.dtype)
-        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), g.sum(0).to(weight.dtype), None, None
+        grad_bias = g.sum(0).to(weight.dtype)
+        return slope.to(x.dtype), grad_weight.to(weight.dtype), grad_bias, None, None, None
 
 
 class SwooshLinear(nn.Linear):
@@ -99,7 +111,9 @@ class SwooshLinear(nn.Linear):
         keep = None
         if p > 0:
             keep = (torch.rand(x.shape[0], 1, x.shape[-1], device=x.device) > p) / (1 - p)
-        y: Tensor = _SwooshLinear.apply(x, self.weight, self.bias, keep, self.shape)
+        dtype = compute_dtype(self.weight)
+        with without_autocast(x.device):
+            y: Tensor = _SwooshLinear.apply(x, self.weight, self.bias, keep, self.shape, dtype)
         return y
 
 
