@@ -15,6 +15,8 @@ help:
 	@echo "make bench-models  Base models against torchaudio's and transformers' HuBERT: speed, memory, share of the limit"
 	@echo "make bench-quirks  what each behaviour of the published code changes, on random weights"
 	@echo "make bench-peft ways of tuning one upstream: WER, parameters, step time, memory (embedded corpus, minutes)"
+	@echo "make bench-manifests  opening, first batch, resume and memory of 1k, 100k and 1M cuts"
+	@echo "make bench-loader  audio-hours per second against a plain DataLoader and ESPnet's iterator, by turns"
 	@echo "make test-k2    our activations and transducer losses against the real k2, in an environment of its own"
 	@echo "make clean      remove what the demo made (the environment stays; 'rm -r $(VENV)' removes it)"
 
@@ -44,6 +46,13 @@ bench: $(STAMP)
 # for example: make bench-superb ARGS="--s3prl_root s3prl --out /tmp/bench-superb --tasks ks,ic,er,sid,pr"
 bench-superb: $(STAMP)
 	$(BIN)/python benchmarks/superb.py $(ARGS)
+
+bench-manifests: $(STAMP)
+	$(BIN)/python benchmarks/manifests.py $(ARGS)
+
+# for example: make bench-loader ARGS="--librispeech /corpora/LibriSpeech --max_duration_s 200 --workers 0 4"
+bench-loader: $(STAMP)
+	$(BIN)/python benchmarks/loader.py $(ARGS)
 
 # for example: make bench-models ARGS="--models zipformer_base torchaudio --batches 4x5 --rounds 2"
 bench-models: $(STAMP)

@@ -45,7 +45,9 @@ def test_wrong_input_is_one_line_and_status_2(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["--help"], ["prepare", "--help"], ["show", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], *([verb, "--help"] for verb in ("prepare", "show", "audit", "shar"))]
+)
 def test_help_has_examples(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["data", *words])
@@ -54,5 +56,5 @@ def test_help_has_examples(words: list[str], capsys: pytest.CaptureFixture[str])
 
 def test_every_corpus_can_be_loaded() -> None:
     names = {entry.name for entry in registry.corpora()}
-    assert {"mini", "folder", "librispeech", "mini_librispeech"} <= names
+    assert {"mini", "folder", "kaldi", "librilight", "librispeech", "mini_librispeech"} <= names
     assert all(callable(entry.load()) for entry in registry.corpora())
