@@ -107,6 +107,7 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     merged = dict(values)
     for key, change in changes.items():
         before = merged.get(key)
-        both = isinstance(before, Mapping) and isinstance(change, Mapping)
-        merged[key] = _merged(before, change) if both else change
+        if isinstance(before, Mapping) and isinstance(change, Mapping):
+            change = _merged(before, change)
+        merged[key] = change
     return merged
