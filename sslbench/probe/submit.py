@@ -89,8 +89,7 @@ def chosen_point(entry: Entry) -> float:
         point: entry.task.metrics(entry.run.predictions(point, entry.archive.rows))[entry.task.headline].value
         for point in facts["lr_grid"]
     }
-    best = max if entry.task.higher_is_better else min
-    return best(scores, key=lambda point: scores[point])
+    return sorted(scores, key=lambda point: scores[point], reverse=entry.task.higher_is_better)[0]
 
 
 def write_archive(board: Board, exp: Path, out: Path) -> list[Path]:

@@ -21,15 +21,15 @@ SPLITS = ("train-clean-100", "dev-clean", "test-clean")
 
 
 def librispeech(root: Path, samples: int = 9_600) -> Path:
-    for split in SPLITS:
-        folder = root / "LibriSpeech" / split / "7" / "3"
+    for chapter, split in enumerate(SPLITS):
+        folder = root / "LibriSpeech" / split / "7" / str(chapter)
         folder.mkdir(parents=True)
         texts = ["AH A", "HA HA", ""]
-        lines = [f"7-3-{i:04d} {text}".strip() for i, text in enumerate(texts)]
-        (folder / "7-3.trans.txt").write_text("\n".join(lines) + "\n")
+        lines = [f"7-{chapter}-{i:04d} {text}".strip() for i, text in enumerate(texts)]
+        (folder / f"7-{chapter}.trans.txt").write_text("\n".join(lines) + "\n")
         for number in range(3):
             noise = np.random.default_rng(number).normal(0, 0.1, samples)
-            soundfile.write(folder / f"7-3-{number:04d}.flac", noise, 16_000)
+            soundfile.write(folder / f"7-{chapter}-{number:04d}.flac", noise, 16_000)
     return root
 
 
@@ -51,13 +51,15 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(SslbenchError, match=r"lacks dev-clean \(has other, test-clean, train-clean-100\)"):
         Task("full").prepare(root)
     (home / "other").rename(home / "dev-clean")
-    (home / "test-clean" / "7" / "3" / "7-3-0001.flac").unlink()
+    clip = home / "test-clean" / "7" / "2" / "7-2-0001.flac"
+    clip.rename(tmp_path / "away")
     with pytest.raises(SslbenchError, match="1 of 3 files cannot be used"):
         Task("full").prepare(root)
     with pytest.raises(SslbenchError, match="no manifests and no LibriSpeech splits"):
         Task("full").prepare(tmp_path / "nowhere")
-    for text in (home / "train-clean-100").rglob("*.trans.txt"):
-        text.write_text("7-3-0000\n7-3-0001\n7-3-0002\n")
+    (tmp_path / "away").rename(clip)
+    (text,) = (home / "train-clean-100").rglob("*.trans.txt")
+    text.write_text("7-0-0000\n7-0-0001\n7-0-0002\n")
     with pytest.raises(SslbenchError, match=r"no clip of train .* has a transcript"):
         Task("full").prepare(root)
 
