@@ -1,142 +1,91 @@
-"""Pretraining killed at random moments goes on as if nothing had happened."""
+"""Pretraining that is killed, stopped or starved goes on as if nothing had happened: a quick sample.
+
+The campaign of `test_kill_campaign.py` does the same often: `pytest tests/faults -m kill`.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import Trial, assert_no_repeats_or_gaps, die_inside_a_save, limit_file_size
+from pretrain_toy import finish
 
-from sslbench.io import read_jsonl
 from sslbench.train import checkpoint
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "pretrain"))
-from pretrain_toy import curve, finish, fork_run, make_both, make_settings, weights
-
-KILLS = 4
-DEADLINE_S = 60
+EVERYTHING = {f"train{i:03d}" for i in range(48)}
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_both(tmp_path_factory.mktemp("toy"))
-
-
-@pytest.fixture(scope="module")
-def settings(corpus: Path) -> dict[str, Any]:
-    return make_settings(
-        corpus, corpus / "whole", max_steps=40, save_every=3, average_every=2, crop="shortest", valid_every=20
-    )
-
-
-@pytest.fixture(scope="module")
-def whole(settings: dict[str, Any], corpus: Path) -> Path:
-    """The uninterrupted run."""
-    assert finish(fork_run(settings, corpus / "whole.log")) == 0
-    return corpus / "whole"
-
-
-def assert_same(exp: Path, whole: Path) -> None:
-    assert curve(exp) == curve(whole)
-    for name in ("model.safetensors", "average.safetensors"):
-        assert weights(exp, 40, name) == weights(whole, 40, name)
-    used = [[(r["step"], r["ids"]) for r in read_jsonl(run / "utterances-0.jsonl")] for run in (exp, whole)]
-    assert used[0] == used[1]
-
-
-def wait_until(pid: int, happened: Any) -> bool:
-    """Poll without pause, so that short moments are met; False when the child ended first."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not happened():
-        assert time.monotonic() < deadline, "the run never got there"
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            return False
-    return True
-
-
-def steps_logged(exp: Path) -> int:
-    try:
-        return (exp / "log.jsonl").read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
-
-
-@pytest.mark.slow
-def test_kills_at_random_moments_change_no_bit(settings: dict[str, Any], whole: Path, tmp_path: Path) -> None:
-    rng = random.Random(4)
-    exp = tmp_path / "exp"
-    mine = {**settings, "exp_dir": str(exp)}
-    killed = 0
-    for target in sorted(rng.sample(range(2, 38), KILLS)):
-        pid = fork_run(mine, tmp_path / "out.log")
-        if wait_until(pid, lambda at=target: steps_logged(exp) >= at):
-            time.sleep(rng.uniform(0, 0.03))
-            os.kill(pid, signal.SIGKILL)
-        killed += finish(pid) == -signal.SIGKILL
-    assert killed == KILLS, (tmp_path / "out.log").read_text()
-    assert finish(fork_run(mine, tmp_path / "out.log")) == 0
-    assert_same(exp, whole)
+def test_kills_at_random_moments_change_no_bit(
+    toy_settings: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    rng, trial = random.Random(4), Trial(toy_settings, tmp_path)
+    statuses = [trial.signal_after(rng.randint(5, 9), rng, signal.SIGKILL) for _ in range(3)]
+    assert statuses == [-signal.SIGKILL] * 3, trial.said()
+    trial.complete()
+    trial.assert_same_as(whole)
+    assert_no_repeats_or_gaps(trial.exp, EVERYTHING)
 
 
 def test_kills_inside_a_checkpoint_write_change_no_bit(
-    settings: dict[str, Any], whole: Path, tmp_path: Path
+    toy_settings: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
-    rng = random.Random(5)
-    exp = tmp_path / "exp"
-    mine = {**settings, "exp_dir": str(exp)}
-    inside = 0
-    for _ in range(KILLS):
-        done = max([0, *checkpoint.steps_in(exp / "checkpoints")])
-        pid = fork_run(mine, tmp_path / "out.log")
-        folder = exp / "checkpoints" / f".tmp-step-{done + 3:08d}"
-        if wait_until(pid, lambda at=folder: at.is_dir()):
-            time.sleep(rng.uniform(0, 0.002))
-            os.kill(pid, signal.SIGKILL)
-        finish(pid)
-        inside += folder.is_dir()
-    assert inside >= 1, "no kill met a checkpoint write"
-    assert finish(fork_run(mine, tmp_path / "out.log")) == 0
-    assert_same(exp, whole)
-    assert not list((exp / "checkpoints").glob(".tmp-*"))
+    trial = Trial(toy_settings, tmp_path)
+    for sync in (1, 4, 5):  # the first file; the folder; after the rename
+        assert finish(trial.start(die_inside_a_save(saves=2, sync=sync))) == -signal.SIGKILL
+        torn = list((trial.exp / "checkpoints").glob(".tmp-*"))
+        assert len(torn) == (sync < 5)
+    trial.complete()
+    trial.assert_same_as(whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_polite_stop_saves_and_says_so(
-    settings: dict[str, Any], whole: Path, tmp_path: Path, number: signal.Signals
+    toy_settings: dict[str, Any], whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    exp = tmp_path / "exp"
-    mine = {**settings, "exp_dir": str(exp), "save_every": 1000, "num_workers": 1}
-    pid = fork_run(mine, tmp_path / "out.log")
-    assert wait_until(pid, lambda: steps_logged(exp) >= 5)
+    trial = Trial(toy_settings, tmp_path, save_every=1000, num_workers=1)
+    pid = trial.start()
+    assert trial.wait_for(pid, lambda: trial.logged >= 5)
     os.killpg(pid, number)  # as a terminal or a scheduler does: reading processes get it too
     assert finish(pid) == 130
-    stopped = checkpoint.steps_in(exp / "checkpoints")
+    stopped = checkpoint.steps_in(trial.exp / "checkpoints")
     assert len(stopped) == 1
-    assert f"stopped after step {stopped[0]}; saved" in (tmp_path / "out.log").read_text()
-    assert finish(fork_run(mine, tmp_path / "out.log")) == 0
-    assert f"going on after step {stopped[0]}" in (tmp_path / "out.log").read_text()
-    assert_same(exp, whole)
+    assert f"stopped after step {stopped[0]}; saved" in trial.said()
+    trial.complete()
+    assert f"going on after step {stopped[0]}" in trial.said()
+    trial.assert_same_as(whole)
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_harms_nothing(
+    toy_settings: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    trial = Trial(toy_settings, tmp_path)
+    assert trial.signal_after(8, random.Random(1), signal.SIGINT) == 130
+    good = checkpoint.newest_good(trial.exp / "checkpoints")
+    assert finish(trial.start(limit_file_size(60_000))) == 2
+    assert "free space and run the same command again" in trial.said()
+    assert checkpoint.newest_good(trial.exp / "checkpoints") == good
+    trial.complete()
+    trial.assert_same_as(whole)
 
 
 def test_a_damaged_newest_checkpoint_costs_time_but_no_bit(
-    settings: dict[str, Any], whole: Path, tmp_path: Path
+    toy_settings: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
-    exp = tmp_path / "exp"
-    mine = {**settings, "exp_dir": str(exp)}
-    pid = fork_run(mine, tmp_path / "out.log")
-    assert wait_until(pid, lambda: len(checkpoint.steps_in(exp / "checkpoints")) >= 2)
+    trial = Trial(toy_settings, tmp_path)
+    pid = trial.start()
+    assert trial.wait_for(pid, lambda: len(checkpoint.steps_in(trial.exp / "checkpoints")) >= 2)
     os.kill(pid, signal.SIGKILL)
     finish(pid)
-    *_, before, last = checkpoint.steps_in(exp / "checkpoints")
-    newest = checkpoint.folder_of(exp / "checkpoints", last)
+    *_, before, last = checkpoint.steps_in(trial.exp / "checkpoints")
+    newest = checkpoint.folder_of(trial.exp / "checkpoints", last)
     data = bytearray((newest / "trainer.pt").read_bytes())
     data[len(data) // 2] ^= 1
     (newest / "trainer.pt").write_bytes(data)
-    assert finish(fork_run(mine, tmp_path / "out.log")) == 0
-    assert f"going on after step {before}" in (tmp_path / "out.log").read_text()
-    assert_same(exp, whole)
+    trial.complete()
+    assert f"going on after step {before}" in trial.said()
+    trial.assert_same_as(whole)
