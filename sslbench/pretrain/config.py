@@ -56,7 +56,8 @@ class PretrainConfig:
     recompute_activations: bool = False
     """Keep only each encoder layer's input for the backward pass: less memory, about a third more time."""
     compile: bool = False
-    """`torch.compile` the model: minutes at the start for faster steps on GPUs."""
+    """`torch.compile` each encoder layer: a minute or more at the start for faster steps on GPUs. The
+    watchdog then leaves activations alone."""
     watchdog: bool = True
     """Watch loss, gradients and activations: on an alarm go back to the last good checkpoint with half the
     rate, once; then stop and say why."""

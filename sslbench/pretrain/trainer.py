@@ -18,7 +18,7 @@ from sslbench.pretrain.inputs import fit_inputs
 from sslbench.pretrain.optimizer import make_updater
 from sslbench.train.dist import World, join, leave
 from sslbench.train.job import Autocast, Batch, Job
-from sslbench.train.layers import recompute_activations
+from sslbench.train.layers import compile_layers, recompute_activations
 from sslbench.train.logging import per_frame
 from sslbench.train.loop import Trainer
 from sslbench.train.randomness import derive, seed_everything
@@ -75,7 +75,7 @@ class PretrainJob(Job[AudioBatch, PretrainBatch]):
         if config.recompute_activations:
             recompute_activations(self.model)
         if config.compile:
-            self.model.compile()
+            compile_layers(self.model)
         num_units = getattr(self.model.config, "num_units", None)
         for manifest in filter(None, (config.train_manifest, config.dev_manifest)):
             check_units(manifest, config.label_rate_hz, num_units)

@@ -1,4 +1,4 @@
-"""An encoder's repeated layers: found by convention, measured by the watchdog, recomputed to save memory."""
+"""An encoder's repeated layers: found by convention, measured, compiled, recomputed to save memory."""
 
 from __future__ import annotations
 
@@ -28,13 +28,33 @@ def recompute_activations(model: nn.Module) -> None:
     Raises:
         SslbenchError: the model has no `layers`.
     """
-    layers = layers_of(model)
+    for layer in _needed(model, "recompute_activations"):
+        layer.forward = functools.partial(_recomputed, layer, layer.forward)
+
+
+def compile_layers(model: nn.Module) -> None:
+    """`torch.compile` each layer: equal ones share code, so this takes far less time than the whole model,
+    and the front end may use what the compiler cannot follow.
+
+    Raises:
+        SslbenchError: the model has no `layers`.
+    """
+    for layer in _needed(model, "compile"):
+        layer.compile()
+
+
+def is_compiled(layer: nn.Module) -> bool:
+    """Whether hooks on a layer would be compiled in for good."""
+    return getattr(layer, "_compiled_call_impl", None) is not None
+
+
+def _needed(model: nn.Module, setting: str) -> list[nn.Module]:
+    layers = list(layers_of(model).values())
     if not layers:
         raise SslbenchError(
-            f"recompute_activations: {type(model).__name__} has no ModuleList called 'layers'; turn it off"
+            f"{setting}: {type(model).__name__} has no ModuleList 'layers'; turn it off"
         )
-    for layer in layers.values():
-        layer.forward = functools.partial(_recomputed, layer, layer.forward)
+    return layers
 
 
 def _recomputed(layer: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:

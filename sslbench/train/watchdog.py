@@ -13,7 +13,7 @@ from torch import nn
 
 from sslbench.errors import SslbenchError
 from sslbench.train.dist import World
-from sslbench.train.layers import layers_of
+from sslbench.train.layers import is_compiled, layers_of
 
 WINDOW = 100  # updates that a new one is compared with
 TRUSTED_FROM = 30  # updates
@@ -50,7 +50,7 @@ class Watchdog:
         self.first_rms: dict[str, float] = {}
         self.bad = 0
         self.healthy_step = 0
-        self._layers = layers_of(model)
+        self._layers = {name: layer for name, layer in layers_of(model).items() if not is_compiled(layer)}
 
     @contextmanager
     def looking(self, step: int) -> Iterator[dict[str, torch.Tensor]]:

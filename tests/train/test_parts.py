@@ -132,7 +132,7 @@ def test_recomputation_saves_what_layers_keep() -> None:
 
 
 def test_a_model_without_layers_says_so() -> None:
-    with pytest.raises(SslbenchError, match="Linear has no ModuleList called 'layers'"):
+    with pytest.raises(SslbenchError, match="Linear has no ModuleList 'layers'"):
         recompute_activations(nn.Linear(2, 2))
 
 
