@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sslbench-installed
 
-.PHONY: help demo test lint typecheck bench bench-models bench-quirks bench-superb bench-peft clean
+.PHONY: help demo test test-kill lint typecheck bench bench-models bench-quirks bench-superb bench-peft clean
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
+	@echo "make test-kill  kills, interrupts and starves a training run seventy times (some minutes)"
 	@echo "make lint       ruff and shellcheck"
 	@echo "make typecheck  strict mypy"
 	@echo "make bench      cost of every tiny upstream, one run, interleaved"
@@ -17,6 +18,7 @@ help:
 	@echo "make bench-peft ways of tuning one upstream: WER, parameters, step time, memory (embedded corpus, minutes)"
 	@echo "make bench-manifests  opening, first batch, resume and memory of 1k, 100k and 1M cuts"
 	@echo "make bench-loader  audio-hours per second against a plain DataLoader and ESPnet's iterator, by turns"
+	@echo "make bench-bf16 whether bf16 trains as fp32 does"
 	@echo "make test-k2    our activations and transducer losses against the real k2, in an environment of its own"
 	@echo "make clean      remove what the demo made (the environment stays; 'rm -r $(VENV)' removes it)"
 
@@ -31,6 +33,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+
+test-kill: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest tests/faults -m kill
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -66,6 +71,10 @@ bench-peft: $(STAMP)
 
 bench-quirks: $(STAMP)
 	$(BIN)/python benchmarks/quirks.py $(ARGS)
+
+# 200 steps of tiny models: does bf16 end within the spread of three fp32 seeds?
+bench-bf16: $(STAMP)
+	$(BIN)/python benchmarks/bf16.py $(ARGS)
 
 # k2's newest release on PyPI is for Python 3.10 and torch 1.13.1. The code under test runs from the checkout.
 PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) $(shell command -v python3.10) python3.10)

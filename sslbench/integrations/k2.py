@@ -10,6 +10,7 @@ import functools
 import importlib.util
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -50,5 +51,8 @@ def load() -> Kernels | None:
 
 
 def kernels(x: Tensor) -> Kernels | None:
-    """The kernels to use for a tensor; None for those without values, as when MACs are counted."""
-    return None if x.is_meta or type(x) is not Tensor else load()
+    """The kernels to use for a tensor; None for those without values, as when MACs are counted, or
+    compiled code, which fuses by itself."""
+    if x.is_meta or type(x) is not Tensor or (hasattr(torch, "compiler") and torch.compiler.is_compiling()):
+        return None
+    return load()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslbench.nn.scheduled import FloatLike, ScheduledFloat, chance
+from sslbench.nn.scheduled import FloatLike, ScheduledFloat, chance, current
 
 TINY = 1e-20
 
@@ -89,8 +89,8 @@ class Balancer(nn.Module):
         """The same tensor; the same object where nothing is to be done."""
         if not (self.training and x.requires_grad and chance(self.prob)):
             return x
-        means = _relative_mean(float(self.min_positive)), _relative_mean(float(self.max_positive))
+        means = _relative_mean(current(self.min_positive)), _relative_mean(current(self.max_positive))
         to_rms = math.sqrt(math.pi / 2)  # of a Gaussian's mean absolute value
-        sizes = to_rms * float(self.min_abs), to_rms * float(self.max_abs)
+        sizes = to_rms * current(self.min_abs), to_rms * current(self.max_abs)
         y: Tensor = _Balance.apply(x, means, sizes, self.strength, self.dim)
         return y

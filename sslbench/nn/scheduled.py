@@ -48,6 +48,11 @@ class ScheduledFloat:
 FloatLike = float | ScheduledFloat
 
 
+def current(x: FloatLike) -> float:
+    """The value now; unlike `float(x)`, torch.compile sees through it."""
+    return x.value if isinstance(x, ScheduledFloat) else x
+
+
 def named_schedules(root: nn.Module) -> Iterator[tuple[str, ScheduledFloat]]:
     """Every schedule that a module or its children hold as an attribute, with its dotted name."""
     for name, module in root.named_modules():
@@ -64,5 +69,5 @@ def set_batch_counts(schedules: Iterable[ScheduledFloat], batch_count: float | N
 
 def chance(probability: FloatLike) -> bool:
     """True with this probability; drawn on the CPU, so that the device need not be waited for."""
-    p = float(probability)
+    p = current(probability)
     return p > 0 and torch.rand(()).item() < p

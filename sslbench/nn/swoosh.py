@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslbench.integrations.k2 import kernels
-from sslbench.nn.scheduled import FloatLike
+from sslbench.nn.scheduled import FloatLike, current
 from sslbench.nn.strided import compute_dtype, without_autocast
 
 SLOPE = 0.08
@@ -107,7 +107,7 @@ class SwooshLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, in_features) -> (B, T, out_features)."""
-        p = float(self.dropout) if self.training else 0.0
+        p = current(self.dropout) if self.training else 0.0
         keep = None
         if p > 0:
             keep = (torch.rand(x.shape[0], 1, x.shape[-1], device=x.device) > p) / (1 - p)

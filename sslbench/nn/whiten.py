@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslbench.nn.scheduled import FloatLike, chance
+from sslbench.nn.scheduled import FloatLike, chance, current
 
 TINY = 1e-20
 
@@ -40,7 +40,7 @@ class _Penalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: Whiten) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.module, ctx.limit = module, float(module.whitening_limit)
+        ctx.module, ctx.limit = module, current(module.whitening_limit)
         return x.view_as(x)
 
     @staticmethod

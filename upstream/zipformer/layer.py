@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sslbench.nn.balancer import Balancer
 from sslbench.nn.biasnorm import BiasNorm, limit_sometimes
-from sslbench.nn.scheduled import FloatLike, ScheduledFloat
+from sslbench.nn.scheduled import FloatLike, ScheduledFloat, current
 from sslbench.nn.swoosh import LEFT, RIGHT, SwooshLinear
 from sslbench.nn.whiten import Whiten
 from sslbench.upstream.zipformer.attention import (
@@ -26,7 +26,7 @@ def module_dropout() -> ScheduledFloat:
 
 def clip_keep(x: Tensor, drop: FloatLike, training: bool) -> Tensor | None:
     """(B, 1, 1) of 1 and 0, the latter with probability `drop`; None where nothing can be dropped."""
-    p = float(drop)
+    p = current(drop)
     if not training or p == 0.0:
         return None
     return (torch.rand(x.shape[0], 1, 1, device=x.device) > p).to(x.dtype)
@@ -101,7 +101,7 @@ class Bypass(nn.Module):
 
     def forward(self, old: Tensor, new: Tensor) -> Tensor:
         """Two (B, T, D) tensors -> (B, T, D)."""
-        scale = limit_sometimes(self.bypass_scale, float(self.scale_min), 1.0, self.training)
+        scale = limit_sometimes(self.bypass_scale, current(self.scale_min), 1.0, self.training)
         keep = clip_keep(new, self.skip_rate, self.training)
         return torch.lerp(old, new.to(old.dtype), scale if keep is None else scale * keep)
 
