@@ -8,7 +8,7 @@ STAMP := $(VENV)/.sslbench-installed
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
-	@echo "make test-kill  kills, interrupts and starves a training run seventy times (some minutes)"
+	@echo "make test-kill kills, interrupts and starves a training run seventy times (some minutes)"
 	@echo "make lint       ruff and shellcheck"
 	@echo "make typecheck  strict mypy"
 	@echo "make bench      cost of every tiny upstream, one run, interleaved"
