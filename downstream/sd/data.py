@@ -60,8 +60,8 @@ def _kaldi_part(folder: Path) -> list[Conversation]:
     scored: dict[str, list[Turn]] = {}
     for row in _rows(folder / "rttm", None):
         if row[0] == "SPEAKER":
-            start = float(row[3])
-            scored.setdefault(row[1], []).append(Turn(start, start + float(row[4]), row[7]))
+            begins = float(row[3])
+            scored.setdefault(row[1], []).append(Turn(begins, begins + float(row[4]), row[7]))
     files = []
     for rec, path in _rows(folder / "wav.scp", 2):
         if path.endswith("|"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import soundfile
 from sslbench.cli import main
 from sslbench.errors import SslbenchError
 from sslbench.probe.s3prl_engine import Template, _check_root, _filled
+from sslbench.probe.task import ProbeTask, load_task
 from sslbench.report import store
 
 
@@ -44,12 +46,21 @@ def conversations(root: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_both_engines_are_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_engines_are_in_one_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = importlib.util.find_spec("s3prl")
     if spec is None or spec.origin is None:
         pytest.skip("s3prl is not installed")
     pytest.importorskip("h5py")
     root = Path(spec.origin).parent.parent
+
+    def shorter(name: str, tier: str) -> ProbeTask:
+        task = load_task(name, tier)
+        task.protocol = replace(task.protocol, steps=40, eval_every=40)
+        return task
+
+    monkeypatch.setattr("sslbench.probe.task.load_task", shorter)
     data, results = conversations(tmp_path / "data"), tmp_path / "results"
     words = ["superb", "run", "--upstream", "hubert_k2ssl_tiny", "--system", "tiny", "--tasks", "sd"]
     words += ["--data", str(data), "--out", str(tmp_path / "exp"), "--results", str(results), "--lrs", "1e-2"]
