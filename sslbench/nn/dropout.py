@@ -22,7 +22,7 @@ def keep_mask(shape: torch.Size, p: float, device: torch.device) -> tuple[Tensor
     dropped = min(max(round(p * LEVELS), 1), LEVELS - 1)
     count = shape.numel()
     draws = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
-    draws.random_(-(2**63), None)  # type: ignore[arg-type]  # the full range
+    draws.random_(-(2**63), None)  # the full range
     values = draws.view(torch.int16)[:count].view(shape)
     return values >= dropped - LEVELS // 2, LEVELS / (LEVELS - dropped)
 

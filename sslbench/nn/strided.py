@@ -155,7 +155,7 @@ class _Next(torch.autograd.Function):
         narrow, narrow_bias = weight.to(y.dtype), _to(bias, y.dtype)
         out = y.new_empty(len(y) // stride, len(weight))
         for chunk in _chunks(len(out), y.shape[1], stride, weight.shape[2], y.device):
-            x, _ = norm.gelu(y[chunk.source])
+            x = norm.gelu(y[chunk.source])[0]
             convolve(x, narrow, narrow_bias, stride, out[chunk.out])
         return out
 
@@ -198,7 +198,7 @@ class _FirstTwo(torch.autograd.Function):
         out = windows.new_empty(len(windows), rows, len(weight))
         for clip in range(len(windows)):
             for chunk in _chunks(rows, first.shape[2], stride, weight.shape[2], windows.device):
-                x, _ = norm.gelu(windows[clip, chunk.source] @ first[clip])
+                x = norm.gelu(windows[clip, chunk.source] @ first[clip])[0]
                 convolve(x, narrow, narrow_bias, stride, out[clip, chunk.out])
         return out.flatten(0, 1)
 
