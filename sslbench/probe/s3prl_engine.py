@@ -175,9 +175,9 @@ def _train_and_decode(
     done = folder / "done.txt"
     fingerprint = sha256_json([read_yaml(folder / "config.yaml"), named.upstream, str(ckpt), settings.seed])
     if done.is_file():
-        stored, seconds = done.read_text(encoding="utf-8").split()
+        stored, took_s = done.read_text(encoding="utf-8").split()
         if stored == fingerprint:
-            return float(seconds)
+            return float(took_s)
         raise SslbenchError(f"{folder}: holds another run; use another --out, or remove it")
     started = time.monotonic()
     common = ["--device", settings.device, "--seed", str(settings.seed)]
