@@ -51,9 +51,7 @@ def is_compiled(layer: nn.Module) -> bool:
 def _needed(model: nn.Module, setting: str) -> list[nn.Module]:
     layers = list(layers_of(model).values())
     if not layers:
-        raise SslbenchError(
-            f"{setting}: {type(model).__name__} has no ModuleList 'layers'; turn it off"
-        )
+        raise SslbenchError(f"{setting}: {type(model).__name__} has no ModuleList 'layers'; turn it off")
     return layers
 
 

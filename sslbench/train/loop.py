@@ -78,6 +78,8 @@ class Trainer:
             try:
                 result = self._update(stream)
             except UnstableError as alarm:
+                if not self.watchdog:
+                    raise
                 self._roll_back(alarm)
                 stream, progress.done = self.job.stream.endless(), self.step
                 continue

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from sslbench.errors import SslbenchError
 from sslbench.train.settings import LoopSettings
+from sslbench.train.watchdog import UnstableError
 
 # icefall egs/librispeech/SSL pretrain.py: GradScaler(init_scale=1.0) with torch's growth, helped while small
 GROWTH_UPDATES = 2000
@@ -27,6 +27,7 @@ class Precision:
         self.name, self.device = name, device
         self.scale = 1.0
         self._good = 0
+        self._healthy_step = 0
         self._warned = False
 
     @classmethod
@@ -49,7 +50,7 @@ class Precision:
         every 100 updates while below 8.
 
         Raises:
-            SslbenchError: the scale is so small that training has diverged.
+            UnstableError: the scale is so small that training has diverged.
         """
         if not self.scaled:
             return
@@ -61,18 +62,22 @@ class Precision:
         if step % HELP_EVERY == HELP_EVERY - 1 and self.scale < HELP_BELOW:
             self.scale *= 2
         if self.scale < STOP_BELOW:
-            raise SslbenchError(
+            raise UnstableError(
                 f"step {step}: the gradient scale fell to {self.scale:.1e}: training has diverged; "
-                "go on with precision: bf16, or start again with a smaller lr"
+                "try precision: bf16 or a smaller lr",
+                self._healthy_step,
             )
+        if self.scale >= WARN_BELOW:
+            self._healthy_step = step
         if self.scale < WARN_BELOW and not self._warned:
             self._warned = True
             print(f"warning: step {step}: the gradient scale is only {self.scale:.1e}", file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
         """The scale and what it waits for."""
-        return {"scale": self.scale, "good": self._good}
+        return {"scale": self.scale, "good": self._good, "healthy_step": self._healthy_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`."""
         self.scale, self._good = state["scale"], state["good"]
+        self._healthy_step = state["healthy_step"]

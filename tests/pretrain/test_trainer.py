@@ -199,6 +199,24 @@ def test_an_fp16_overflow_is_passed_over_with_half_the_scale(
     assert len({row["lr"] for row in rows}) == 1  # nothing was updated
 
 
+def test_a_collapsed_fp16_scale_rolls_back_once(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, harmed = precision.Precision.adjust, []
+
+    def adjust(self: Any, step: int, finite: bool) -> None:
+        if step == 9 and not harmed:
+            harmed.append(step)
+            self.scale = 1e-6
+        original(self, step, finite)
+
+    monkeypatch.setattr(precision.Precision, "adjust", adjust)
+    assert run(config(settings, precision="fp16")) == 0
+    (event,) = [row for row in read_jsonl(Path(settings["exp_dir"]) / "log.jsonl") if "event" in row]
+    assert (event["step"], event["lr_factor"]) == (8, 0.5)
+    assert "step 9: the gradient scale fell to 1.0e-06" in event["reason"]
+
+
 def test_rates_and_decay_by_name(settings: dict[str, Any], tmp_path: Path) -> None:
     run(config(settings, max_steps=4, lr_scales={"final_proj.*": 0.0}))
     made = summary.export(Path(settings["exp_dir"]), tmp_path / "up")
