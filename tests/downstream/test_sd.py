@@ -110,7 +110,8 @@ def kaldi(root: Path, seconds: float = 2.0) -> Path:
     for part in ("train", "dev", "test"):
         folder = root / part
         (folder / "wav").mkdir(parents=True)
-        for rec in ("r1", "r2"):
+        names = ("r1", "r2") if part == "test" else (f"{part}1", f"{part}2")
+        for rec in names:
             noise = np.random.default_rng(1).normal(0, 0.05, int(16_000 * seconds))
             soundfile.write(folder / "wav" / f"{rec}.wav", noise, 16_000)
         rows = {
@@ -119,7 +120,7 @@ def kaldi(root: Path, seconds: float = 2.0) -> Path:
             "rttm": "SPEAKER {r} 1 0.1 1.1 <NA> <NA> {r}a <NA>\nSPEAKER {r} 1 1.0 0.9 <NA> <NA> {r}b <NA>",
         }  # fmt: skip
         for name, text in rows.items():
-            lines = [text.format(r=rec, f=folder) for rec in ("r1", "r2")]
+            lines = [text.format(r=rec, f=folder) for rec in names]
             (folder / name).write_text("\n".join(lines) + "\n")
     return root
 
@@ -167,8 +168,8 @@ def test_manifests_with_turns(mini_corpus: Path) -> None:
 def test_recordings_of_milliseconds_are_scored(tmp_path: Path) -> None:
     """10 and 80 ms: at least one frame, the reference counts in full, the run ends."""
     root = kaldi(tmp_path / "d")
-    for part, samples in (("train", 160), ("dev", 480), ("test", 1280)):
-        soundfile.write(root / part / "wav" / "r1.wav", np.full(samples, 0.1), 16_000)
+    for name, samples in (("train/wav/train1", 160), ("dev/wav/dev1", 480), ("test/wav/r1", 1280)):
+        soundfile.write(root / f"{name}.wav", np.full(samples, 0.1), 16_000)
     task = Task("smoke")
     task.dim = 4
     task.protocol = replace(task.protocol, steps=2, eval_every=1, lr_grid=[1e-2], batch_clips=2)
