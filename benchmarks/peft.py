@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--test", default="test-clean")
     parser.add_argument("--out", type=Path, required=True, help="experiments, and the table as peft.json")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--max_duration_s", type=float, default=10.0)
     parser.add_argument("--saved", metavar="WAY", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -66,7 +66,7 @@ def settings(args: argparse.Namespace, way: str) -> dict[str, Any]:
         "exp_dir": str(args.out / way),
         "tune": way,
         "steps": args.steps,
-        "eval_every_steps": max(1, args.steps // 2),
+        "eval_every_steps": args.steps,
         "max_duration_s": args.max_duration_s,
         "upstream_lr": 5e-4,
     }
