@@ -142,7 +142,7 @@ def _run_one(
         args.cache_gb, args.keep_cache, device, args.precision, args.cache_precision, args.early_stop,
     )  # fmt: skip
     task, named = load_task(name, args.tier), Named(args.upstream, args.system or args.upstream)
-    with only_one(args.out / name):
+    with only_one(args.out / (name if args.engine == "sslbench" else f"{name}.s3prl")):
         if args.engine == "s3prl":
             row = _by_s3prl(task, named, settings, args)
         else:
