@@ -23,7 +23,7 @@ units_source=mfcc       # what iteration 1 clusters: mfcc, or UPSTREAM:LAYER of 
 units_layer=2           # layer to cluster from iteration 2 on
 pretrain_opts=          # more options for 'sslbench pretrain', e.g. "--max_steps 20"
 asr_opts=               # more options for 'sslbench finetune'
-asr_config=conf/asr.yaml
+asr_config=conf/asr.yaml # its name is that of the rows and of the experiments' folders
 tasks=                  # SUPERB tasks of stage 7
 superb_opts=            # more options for 'sslbench superb run'
 espnet_opts=            # set to also fine-tune through ESPnet's trainer in stage 6
@@ -171,10 +171,10 @@ if wanted 5; then # one command for all: systems are timed by turns, so that a b
 fi
 
 asr() { # SYSTEM, or "espnet" for the first family through ESPnet's own trainer
-    if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; return; fi
+    local name=${asr_config##*/} && name=${name%.yaml}; if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; return; fi
     # shellcheck disable=SC2046,SC2086
-    job 1 "${one}" "${resultsdir}/$1/asr.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
-        --exp_dir "${expdir}/$1/asr" --train_manifest "${data}/${label_set}.jsonl.gz" \
+    job 1 "${one}" "${resultsdir}/$1/${name}.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
+        --exp_dir "${expdir}/$1/${name}" --evaluation "${name}" --train_manifest "${data}/${label_set}.jsonl.gz" \
         --dev_manifest "${data}/${dev_set}.jsonl.gz" --test_manifest "${data}/${test_set}.jsonl.gz" \
         --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${asr_opts}
 }
