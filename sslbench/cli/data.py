@@ -44,8 +44,7 @@ Exit status 1 when something was found that breaks training or its evaluation ("
 silent, DC offset, empty transcripts, duplicates within a split …) leave it at 0.
 """
 SHAR_EXAMPLES = """examples:
-  sslbench units apply --units exp/units1 --manifest data/train.jsonl.gz --out exp/units1/train.jsonl.gz
-  sslbench data shar exp/units1/train.jsonl.gz --out data/shar/train --jobs 16
+  sslbench data shar exp/units1/train.jsonl.gz --out data/shar/train --jobs 16    # after 'units apply'
   sslbench pretrain --config conf/zipformer.yaml --train_manifest data/shar/train
 
 Each epoch draws the order of the shards anew and shuffles within the sampler's buffer; resuming is exact.
