@@ -15,7 +15,7 @@ from sslbench.finetune.transducer import Transducer
 
 
 def greedy(
-    model: Transducer, frames: torch.Tensor, lens: torch.Tensor, most_per_frame: int = 3
+    model: Transducer, frames: torch.Tensor, lens: torch.Tensor, most_per_frame: int = 10
 ) -> list[list[int]]:
     """The best symbol at each step.
 
@@ -23,7 +23,8 @@ def greedy(
         model: the head.
         frames: (B, T, D).
         lens: (B,) valid frames.
-        most_per_frame: symbols that one frame may emit.
+        most_per_frame: symbols that one frame may emit; a recurrent encoder may well wait and emit a whole
+            word at once.
     """
     encoded = model.frame_projection(frames)
     batch, context = len(frames), model.shape.context

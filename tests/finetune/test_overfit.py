@@ -1,0 +1,64 @@
+"""Heads learn 20 utterances of the embedded corpus by heart: 0 % errors on what it has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sslbench.data.manifests import open_manifest, write_corpus
+from sslbench.finetune import experiment
+from sslbench.finetune.config import FinetuneConfig
+from sslbench.finetune.decode import decode
+from sslbench.finetune.decoders.choose import DecodeSettings
+from sslbench.finetune.evaluate import evaluate
+from sslbench.finetune.experiment import load_experiment
+from sslbench.finetune.search import finetune
+from sslbench.finetune.shapes import TransducerShape
+from sslbench.io import read_jsonl
+from sslbench.upstreams import load_upstream
+
+UTTERANCES = 20
+HEADS: dict[str, dict[str, Any]] = {
+    "ctc-char": {},
+    "ctc-bpe": {"units": "bpe", "bpe_size": 60},
+    "ctc-phone": {"units": "phone"},
+    # decoded by its transducer; one trained without CTC beside it needs longer than a test may take
+    "joint-bpe": {"objective": "joint", "units": "bpe", "bpe_size": 60, "steps": 360},
+}
+
+
+@pytest.fixture(scope="module")
+def twenty(mini_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of the 20 shortest transcribed training clips: the test must stay quick."""
+    folder = tmp_path_factory.mktemp("twenty")
+    cuts = list(open_manifest(mini_corpus / "train-clean-100.jsonl.gz"))
+    spoken = [cut for cut in cuts if cut.supervisions[0].text]
+    short = sorted(spoken, key=lambda cut: cut.duration)[:UTTERANCES]
+    write_corpus(folder / "m", "mini", {"train": short}, synthetic=True)
+    return folder / "m" / "train.jsonl.gz"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("head", HEADS)
+def test_learns_twenty_utterances_by_heart(
+    twenty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    if "bpe" in head:
+        pytest.importorskip("sentencepiece")
+    monkeypatch.setattr(experiment, "load_upstream", load_upstream)
+    config = FinetuneConfig(
+        upstream="hubert_k2ssl_tiny", train_manifest=str(twenty), dev_manifest=str(twenty),
+        exp_dir=str(tmp_path / "exp"), projection_dim=64, blstm_layers=1, blstm_dim=96, dropout=0.0,
+        eval_every_steps=500, max_duration_s=30.0, device="cpu", transducer_loss="full",
+        transducer=TransducerShape(64, 64, 2), **{"steps": 240, "lr": 6e-3, **HEADS[head]},
+    )  # fmt: skip
+    done = finetune(config)
+    assert done["dev_wer"] == 0.0
+    assert evaluate(config.exp_dir, str(twenty), None).total("words").errors == 0
+    if config.objective == "ctc":  # a beam finds the same
+        out = tmp_path / "beam.jsonl"
+        decode(load_experiment(config.exp_dir), twenty, out, settings=DecodeSettings("ctc", beam=4))
+        assert list(read_jsonl(out)) == list(read_jsonl(Path(config.exp_dir) / "hyp" / "train.jsonl"))
