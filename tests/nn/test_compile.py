@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,12 @@ def test_traced_training_is_the_same(name: str, change: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's CPU code needs a C++ compiler")
-@pytest.mark.parametrize(("name", "change"), MODELS)
-def test_compiled_code_gives_the_same_loss(name: str, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "change"), MODELS[1:]
+)  # the one with most to go wrong; compiling takes a minute
+def test_compiled_code_gives_the_same_loss(
+    name: str, change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the common cache may hold what a killed process left half written
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     assert_compiled_is_equal(name, change, training=False, backend="inductor")
