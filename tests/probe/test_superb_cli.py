@@ -28,7 +28,7 @@ def test_run_and_score(
 
     for changed, complaint in (
         (["--lrs", "fast"], "expected positive numbers"),
-        (["--tasks", "sdi"], "did you mean sid"),
+        (["--tasks", "sdi"], "did you mean sd or sid"),
         (["--ckpt", str(tmp_path / "none")], "no such checkpoint"),
         (["--data", str(tmp_path)], "has none of the splits"),
     ):
