@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sslbench-installed
 
-.PHONY: help demo test test-kill lint typecheck bench bench-models bench-quirks bench-superb bench-peft clean
+.PHONY: help demo test test-kill lint typecheck bench bench-models bench-quirks bench-superb bench-peft bench-espnet clean
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-superb lr grids of SUPERB tasks against s3prl's runner, one run, by turns"
 	@echo "make bench-models  Base models against torchaudio's and transformers' HuBERT: speed, memory, share of the limit"
 	@echo "make bench-quirks  what each behaviour of the published code changes, on random weights"
+	@echo "make bench-espnet  ESPnet's asr_train and asr_inference against ours: training and decoding time (minutes)"
 	@echo "make bench-peft ways of tuning one upstream: WER, parameters, step time, memory (embedded corpus, minutes)"
 	@echo "make bench-manifests  opening, first batch, resume and memory of 1k, 100k and 1M cuts"
 	@echo "make bench-loader  audio-hours per second against a plain DataLoader and ESPnet's iterator, by turns"
@@ -62,6 +63,12 @@ bench-loader: $(STAMP)
 # for example: make bench-models ARGS="--models zipformer_base torchaudio --batches 4x5 --rounds 2"
 bench-models: $(STAMP)
 	$(BIN)/python benchmarks/models.py $(ARGS)
+
+# for example: make bench-espnet ARGS="--upstream hubert_k2ssl_tiny --rounds 3"
+bench-espnet: $(STAMP)
+	$(BIN)/sslbench data prepare mini --preset tiny --root build/bench-espnet/audio --out build/bench-espnet/data
+	rm -rf build/bench-espnet/exp
+	$(BIN)/python benchmarks/espnet.py --data build/bench-espnet/data --out build/bench-espnet/exp $(ARGS)
 
 # with an upstream pretrained by the mini recipe, which is made first where it is not there
 bench-peft: $(STAMP)

@@ -11,20 +11,23 @@ from sslbench.errors import SslbenchError
 
 DESCRIPTION = """ESPnet's own ASR with our upstreams, through its unmodified `frontend: s3prl`.
 
-asr_train and asr_inference are ESPnet's programs; every argument is theirs. In their YAML:
+asr_train, asr_inference and ssl_train are ESPnet's programs; every argument is theirs. In their YAML:
   frontend: s3prl
   frontend_conf: {frontend_conf: {upstream: zipformer, path_or_url: CKPT_FOLDER}, multilayer_feature: true}
   freeze_param: [frontend.upstream]
-path_or_url is the upstream's checkpoint; extra_conf: {frozen: false} beside it fine-tunes."""
+path_or_url is the upstream's checkpoint; extra_conf: {frozen: false} beside it fine-tunes.
+  encoder: zipformer          our encoders (names of upstreams) on ESPnet's own frames, from random weights;
+  encoder_conf: {input_layer: conv2d2}   and any setting of the family"""
 
 EPILOG = """examples:
   sslbench espnet export data/mini/test-clean.jsonl.gz data/kaldi/test
+  sslbench espnet export units/train.jsonl.gz data/kaldi/train_units --labels units
   sslbench espnet asr_train --config train.yaml --output_dir exp ...
   sslbench espnet asr --upstream zipformer --ckpt exp/upstream --train T.jsonl.gz --dev D.jsonl.gz \\
       --test E.jsonl.gz --out exp/espnet --system zipformer --results results --tier smoke --epochs 5
 """
 
-PASSED_ON = ("asr_train", "asr_inference")
+PASSED_ON = ("asr_train", "asr_inference", "ssl_train")
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +38,7 @@ def main(argv: list[str]) -> int:
     if args.what == "export":
         from sslbench.integrations.espnet.export import export
 
-        done = export(args.manifest, args.out_dir)
+        done = export(args.manifest, args.out_dir, args.labels)
         print(
             f"{args.out_dir}: {done.utterances} utterances, samples saved for {done.saved_audio}, "
             f"{done.skipped} skipped"
@@ -62,8 +65,10 @@ def _asr(args: argparse.Namespace) -> int:
     from sslbench.integrations.espnet.row import write_row
 
     kept = {key: value for key, value in vars(args).items() if key in AsrRun.__dataclass_fields__}
-    settings = AsrRun(**kept)
-    hypotheses = run(settings)
+    settings = AsrRun(**{**kept, "speeds": tuple(args.speeds)})
+    hypotheses = run(settings, args.stop_after)
+    if args.stop_after != "score":
+        return 0
     row, path = write_row(settings, hypotheses, args.system, args.results, args.tier)
     wer = row.metrics["wer"]
     print(
@@ -78,13 +83,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sslbench espnet", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw
     )
-    verbs = parser.add_subparsers(dest="what", required=True, metavar="{asr_train,asr_inference,export,asr}")
+    verbs = parser.add_subparsers(
+        dest="what", required=True, metavar="{asr_train,asr_inference,ssl_train,export,asr}"
+    )
     for tool in PASSED_ON:
         verbs.add_parser(tool, help=f"espnet2.bin.{tool}, arguments passed on", add_help=False)
     out = verbs.add_parser("export", help="a manifest as a Kaldi-style folder")
     out.add_argument("manifest", help="lhotse cuts (.jsonl.gz)")
     out.add_argument("out_dir", help="receives wav.scp, text, utt2spk, spk2utt")
-    asr = verbs.add_parser("asr", help="collect stats, train, decode, score, result row")
+    out.add_argument(
+        "--labels", choices=("text", "units"), default="text", help="what text holds (units: for ssl_train)"
+    )
+    asr = verbs.add_parser("asr", help="export, collect stats, train, decode, score, result row")
     asr.add_argument("--upstream", required=True, help="registered name, or any name of s3prl")
     asr.add_argument("--ckpt", help="checkpoint of the upstream")
     for split in ("train", "dev", "test"):
@@ -94,8 +104,22 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     asr.add_argument("--results", required=True, metavar="DIR", help="folder of the result rows")
     asr.add_argument("--tier", choices=("smoke", "short", "full"), default="smoke")
     asr.add_argument("--config", help="ESPnet training YAML replacing the shipped one")
-    asr.add_argument("--epochs", type=int, default=10)
-    asr.add_argument("--lr", type=float, default=1e-3)
+    asr.add_argument("--decode_config", help="ESPnet inference YAML replacing greedy CTC")
+    asr.add_argument("--units", choices=("char", "bpe"), default="char")
+    asr.add_argument("--bpe_size", type=int, default=5000, help="word pieces, with --units bpe")
+    asr.add_argument(
+        "--speeds",
+        type=float,
+        nargs="*",
+        default=(),
+        help="also learn from copies at these speeds (0.9 1.1)",
+    )
+    asr.add_argument("--epochs", type=int, help="instead of the YAML's max_epoch")
+    asr.add_argument("--lr", type=float, help="instead of the YAML's")
+    asr.add_argument(
+        "--stop_after", choices=("export", "train", "decode", "score"), default="score",
+        help="run only so far; the same command without it goes on",
+    )  # fmt: skip
     asr.add_argument("--ngpu", type=int, default=0)
     asr.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)

@@ -17,7 +17,8 @@ from sslbench.checkpoint import UpstreamCheckpoint
 from sslbench.config import to_dict
 from sslbench.data.manifests import open_manifest, write_manifest
 from sslbench.errors import SslbenchError
-from sslbench.integrations.espnet.asr import HERE
+from sslbench.finetune.vocab import BpeVocab
+from sslbench.integrations.espnet.asr import HERE, word_pieces
 from sslbench.integrations.espnet.export import export, utterance_id
 from sslbench.upstreams import build_model
 
@@ -78,6 +79,62 @@ def test_export_writes_the_samples_that_the_cuts_mean(tmp_path) -> None:
     assert table(tmp_path / "out" / "utt2spk")["a-2"] == "a"
     assert table(tmp_path / "out" / "spk2utt")["c"] == "c-1 c-2"
     assert table(tmp_path / "out" / "text")["b-1"] == "SAID B-1"
+
+
+def test_espnets_and_kaldis_readers_return_the_cuts_samples(tmp_path) -> None:
+    """What lhotse's own export loses: segments, another rate, another speed."""
+    kaldiio = pytest.importorskip("kaldiio")
+    sound_scp = pytest.importorskip("espnet2.fileio.sound_scp")
+    segment = make_cut(tmp_path, "a-1", "a", 2.0)
+    segment.start, segment.duration, segment.supervisions[0].duration = 0.5, 0.75, 0.75
+    fast, slow = (make_cut(tmp_path, n, "b").perturb_speed(x) for n, x in (("b-1", 1.1), ("b-2", 0.9)))
+    resampled = make_cut(tmp_path, "c-1", "c", rate=8000).resample(16_000)
+    plain = make_cut(tmp_path, "d-1", "d")
+    cuts = {utterance_id(c.id, c.supervisions[0].speaker): c for c in (segment, fast, slow, resampled, plain)}
+    write_manifest(cuts.values(), tmp_path / "cuts.jsonl.gz")
+    export(tmp_path / "cuts.jsonl.gz", tmp_path / "out")
+    scp = tmp_path / "out" / "wav.scp"
+    assert "|" not in scp.read_text(), "no shell pipes"
+    assert not (tmp_path / "out" / "segments").exists(), "ESPnet would ignore them"
+    espnets, kaldis = sound_scp.SoundScpReader(str(scp), dtype="float32"), kaldiio.load_scp(str(scp))
+    assert set(espnets) == set(kaldis) == set(cuts)
+    for name, cut in cuts.items():
+        expected = cut.load_audio()[0]
+        rate, samples = espnets[name]
+        assert rate == 16_000
+        assert samples.shape == expected.shape
+        assert np.allclose(samples, expected, atol=2**-14), name
+        rate, samples = kaldis[name]
+        assert rate == 16_000
+        assert np.allclose(samples / 2**15, expected, atol=2**-14), name
+    # the control: the recording alone, which lhotse's own export would name, is other audio
+    source, _ = soundfile.read(tmp_path / "a-1.wav", dtype="float32")
+    assert not np.allclose(source[: segment.num_samples], segment.load_audio()[0], atol=2**-14)
+
+
+def test_speed_perturbed_copies_join_the_originals(tmp_path) -> None:
+    write_manifest([make_cut(tmp_path, "a-1", "a")], tmp_path / "cuts.jsonl.gz")
+    export(tmp_path / "cuts.jsonl.gz", tmp_path / "out", speeds=(0.9, 1.1))
+    wavs = table(tmp_path / "out" / "wav.scp")
+    assert [soundfile.info(path).frames for path in wavs.values()] == [16_000, 17_778, 14_545]
+    assert set(table(tmp_path / "out" / "text").values()) == {"SAID A-1"}
+
+
+def test_units_are_cut_to_the_frames_of_espnets_front_end(tmp_path) -> None:
+    cut = make_cut(tmp_path, "a-1", "a")
+    cut.custom = {"kmeans": " ".join(map(str, range(50)))}
+    write_manifest([cut], tmp_path / "cuts.jsonl.gz")
+    export(tmp_path / "cuts.jsonl.gz", tmp_path / "out", labels="units")
+    units = table(tmp_path / "out" / "text")["a-1"].split()
+    assert units == [str(i) for i in range(49)]  # 1 s through kernels 10 3 3 3 3 2 2, strides 5 2 2 2 2 2 2
+
+
+def test_word_pieces_are_listed_as_espnet_wants_them(tmp_path) -> None:
+    pytest.importorskip("sentencepiece")
+    (tmp_path / "text").write_text("u1 THE CAT SAT\nu2 THE DOG SAT ON THE CAT\n")
+    listed = word_pieces(tmp_path / "text", tmp_path, 24)
+    assert (listed[:2], listed[-1], len(listed)) == (["<blank>", "<unk>"], "<sos/eos>", 25)
+    assert BpeVocab((tmp_path / "bpe.model").read_bytes()).symbols[2:] == listed[2:-1]
 
 
 def test_export_splits_long_recordings_and_names_what_it_skips(tmp_path) -> None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sslbench import io
+from sslbench import io, registry
 from sslbench.errors import SslbenchError
+from sslbench.finetune.vocab import BpeVocab
 from sslbench.integrations.espnet.export import export
 from sslbench.integrations.s3prl._hook import installed
 
 HERE = Path(__file__).parent
 TAIL_LINES = 15
+STAGES = ("export", "train", "decode")
 BLANK, UNKNOWN, SPACE, SENTENCE_END = "<blank>", "<unk>", "<space>", "<sos/eos>"
 
 
@@ -41,18 +44,30 @@ class AsrRun:
     """Checkpoint of the upstream."""
     config: str | None = None
     """ESPnet YAML replacing the shipped one; its front end's upstream is filled in here."""
-    epochs: int = 10
-    """Passes over the training set."""
-    lr: float = 1e-3
-    """Learning rate of Adam, the only thing that SUPERB lets differ between upstreams."""
+    decode_config: str | None = None
+    """ESPnet YAML of `asr_inference` replacing the shipped greedy CTC."""
+    units: str = "char"
+    """`char`, or `bpe`: word pieces learned from the training transcripts."""
+    bpe_size: int = 5000
+    """Word pieces."""
+    speeds: tuple[float, ...] = ()
+    """Factors of speed-perturbed copies of the training set, beside the original."""
+    epochs: int | None = None
+    """Passes over the training set, where not as the YAML says."""
+    lr: float | None = None
+    """Peak learning rate, where not as the YAML says."""
     ngpu: int = 0
     """GPUs for training and decoding."""
     seed: int = 0
     """Of ESPnet's random numbers."""
 
 
-def run(settings: AsrRun) -> Path:
+def run(settings: AsrRun, stop_after: str = "decode") -> Path:
     """Do every stage that is not complete yet.
+
+    Args:
+        settings: of the run.
+        stop_after: one of `STAGES`.
 
     Returns:
         The hypotheses, `id words` per line.
@@ -63,22 +78,50 @@ def run(settings: AsrRun) -> Path:
     """
     out = Path(settings.out).resolve()
     _claim(out, settings)
+    _export(out, settings)
+    if stop_after == "export":
+        return out / "data"
+    config = _train_config(settings)
+    io.write_yaml(out / "train.yaml", config)
+    ours = config.get("encoder") in _our_names()
+    _stage(out, "collect_stats", "asr_train", _collect_words(out, settings), ours)
+    _stage(out, "train", "asr_train", _train_words(out, settings), ours)
+    if stop_after == "train":
+        return out / "model"
+    _stage(out, "decode", "asr_inference", _decode_words(out, settings, _model_file(out, config)), ours)
+    return out / "decode" / "1best_recog" / "text"
+
+
+def _our_names() -> set[str]:
+    """Encoders that only our wrapper programs know."""
+    return {entry.name for entry in registry.upstreams()}
+
+
+def _export(out: Path, settings: AsrRun) -> None:
     for split in ("train", "dev", "test"):
         if not (out / "data" / split / "spk2utt").is_file():
-            done = export(getattr(settings, split), out / "data" / split)
+            speeds = settings.speeds if split == "train" else ()
+            done = export(getattr(settings, split), out / "data" / split, speeds=speeds)
             print(f"{split}: {done.utterances} utterances, {done.skipped} skipped", file=sys.stderr)
-    if not (out / "tokens.txt").is_file():
-        io.write_text(out / "tokens.txt", "".join(f"{t}\n" for t in tokens(out / "data" / "train" / "text")))
-    io.write_yaml(out / "train.yaml", _train_config(settings))
-    _stage(out, "collect_stats", "asr_train", _collect_words(out, settings))
-    _stage(out, "train", "asr_train", _train_words(out, settings))
-    _stage(out, "decode", "asr_inference", _decode_words(out, settings))
-    return out / "decode" / "1best_recog" / "text"
+    if (out / "tokens.txt").is_file():
+        return
+    text = out / "data" / "train" / "text"
+    listed = word_pieces(text, out, settings.bpe_size) if settings.units == "bpe" else tokens(text)
+    io.write_text(out / "tokens.txt", "".join(f"{token}\n" for token in listed))
+
+
+def _model_file(out: Path, config: Mapping[str, Any]) -> Path:
+    """The average of the best epochs where ESPnet made one, else the best epoch."""
+    split, metric, _ = (config.get("best_model_criterion") or [["valid", "loss", "min"]])[-1]
+    average = out / "model" / f"{split}.{metric}.ave.pth"
+    return average if average.exists() else average.with_name(f"{split}.{metric}.best.pth")
 
 
 def _common_words(out: Path, settings: AsrRun) -> list[Any]:
     words: list[Any] = ["--config", out / "train.yaml", "--ngpu", settings.ngpu, "--seed", settings.seed]
-    words += ["--token_type", "char", "--token_list", out / "tokens.txt"]
+    words += ["--token_type", settings.units, "--token_list", out / "tokens.txt"]
+    if settings.units == "bpe":
+        words += ["--bpemodel", out / BpeVocab.MODEL]
     for flag, split in (("train", "train"), ("valid", "dev")):
         folder = out / "data" / split
         for value in (f"{folder / 'wav.scp'},speech,sound", f"{folder / 'text'},text,text"):
@@ -98,18 +141,18 @@ def _collect_words(out: Path, settings: AsrRun) -> list[Any]:
 
 
 def _train_words(out: Path, settings: AsrRun) -> list[Any]:
-    words = [*_common_words(out, settings), "--max_epoch", settings.epochs, "--resume", "true"]
+    words = [*_common_words(out, settings), "--resume", "true"]
     for split in ("train", "valid"):
         for shape in ("speech_shape", "text_shape"):
             words += [f"--{split}_shape_file", out / "stats" / split / shape]
     return [*words, "--output_dir", out / "model"]
 
 
-def _decode_words(out: Path, settings: AsrRun) -> list[Any]:
-    scp, model = out / "data/test/wav.scp", out / "model"
-    words = ["--ngpu", settings.ngpu, "--config", HERE / "decode_ctc.yaml", "--key_file", scp]
+def _decode_words(out: Path, settings: AsrRun, model: Path) -> list[Any]:
+    scp, config = out / "data/test/wav.scp", settings.decode_config or HERE / "decode_ctc.yaml"
+    words = ["--ngpu", settings.ngpu, "--config", config, "--key_file", scp]
     words += ["--data_path_and_name_and_type", f"{scp},speech,sound"]
-    words += ["--asr_train_config", model / "config.yaml", "--asr_model_file", model / "valid.loss.best.pth"]
+    words += ["--asr_train_config", model.with_name("config.yaml"), "--asr_model_file", model]
     return [*words, "--output_dir", out / "decode"]
 
 
@@ -121,9 +164,19 @@ def tokens(text: Path) -> list[str]:
     return [BLANK, UNKNOWN, *letters, SENTENCE_END]
 
 
+def word_pieces(text: Path, out: Path, size: int) -> list[str]:
+    """ESPnet's list of word pieces learned from a training text; sentencepiece's model comes into `out`."""
+    lines = text.read_text(encoding="utf-8").splitlines()
+    learned = BpeVocab.from_texts((line.partition(" ")[2] for line in lines), size)
+    with io.atomic_path(out / BpeVocab.MODEL) as temporary:
+        temporary.write_bytes(learned.model)
+    return [BLANK, UNKNOWN, *learned.symbols[2:], SENTENCE_END]
+
+
 def _claim(out: Path, settings: AsrRun) -> None:
     """One folder holds one run: mixing stages of two would give a number of neither."""
     wanted = {key: value for key, value in asdict(settings).items() if key != "out"}
+    wanted["speeds"] = list(settings.speeds)  # as YAML reads it back
     path = out / "run.yaml"
     if path.is_file() and (found := io.read_yaml(path)) != wanted:
         differ = ", ".join(sorted(key for key in wanted if found.get(key) != wanted[key]))
@@ -134,6 +187,7 @@ def _claim(out: Path, settings: AsrRun) -> None:
 
 
 def _train_config(settings: AsrRun) -> dict[str, Any]:
+    """The YAML with the upstream filled in: as front end, and its width before a linear pre-encoder."""
     config: dict[str, Any] = io.read_yaml(settings.config or HERE / "asr_ctc.yaml")
     source = {"path_or_url": str(Path(settings.ckpt).resolve())} if settings.ckpt else {}
     config["frontend"] = "s3prl"
@@ -141,18 +195,33 @@ def _train_config(settings: AsrRun) -> dict[str, Any]:
         "frontend_conf": {"upstream": settings.upstream, **source},
         "multilayer_feature": True,
     }
-    config["optim_conf"] = {**config.get("optim_conf", {}), "lr": settings.lr}
+    if config.get("preencoder") == "linear":
+        config["preencoder_conf"] = {**config.get("preencoder_conf", {}), "input_size": _width(settings)}
+    if settings.lr is not None:
+        config["optim_conf"] = {**config.get("optim_conf", {}), "lr": settings.lr}
+    if settings.epochs is not None:
+        config["max_epoch"] = settings.epochs
     return config
 
 
-def _stage(out: Path, stage: str, tool: str, words: list[Any]) -> None:
-    """Run one ESPnet program once; `DONE.<stage>` marks it complete."""
+def _width(settings: AsrRun) -> int:
+    import torch
+
+    from sslbench.upstreams import load_upstream
+
+    with torch.no_grad():
+        states = load_upstream(settings.upstream, ckpt=settings.ckpt)([torch.zeros(16_000)])["hidden_states"]
+    return int(states[-1].shape[-1])
+
+
+def _stage(out: Path, stage: str, tool: str, words: list[Any], ours: bool = False) -> None:
+    """Run one ESPnet program once; `DONE.<stage>` marks it complete. `ours`: it needs our encoders."""
     mark, log = out / f"DONE.{stage}", out / f"{stage}.log"
     if mark.is_file():
         print(f"{stage}: complete, skipped", file=sys.stderr)
         return
     # with the start-up hook ESPnet's own program finds our names; without it our wrapper registers them
-    package = "espnet2.bin" if installed() else "sslbench.integrations.espnet"
+    package = "espnet2.bin" if installed() and not ours else "sslbench.integrations.espnet"
     command = [sys.executable, "-m", f"{package}.{tool}", *map(str, words)]
     print(f"{stage}: {package}.{tool}, log in {log}", file=sys.stderr)
     started = time.monotonic()

@@ -1,4 +1,6 @@
-"""ESPnet's `asr_inference` with our upstreams: `python -m sslbench.integrations.espnet.asr_inference ARGS`.
+"""ESPnet's `asr_inference` with our upstreams and encoders.
+
+Run as `python -m sslbench.integrations.espnet.asr_inference ARGS`, or `sslbench espnet asr_inference ARGS`.
 
 Registration is at module level: ESPnet spawns one process per GPU, which imports this file again but
 does not run what stands below `__main__`.
@@ -11,6 +13,11 @@ import sslbench
 sslbench.register()
 
 from espnet2.bin.asr_inference import main  # noqa: E402
+from espnet2.tasks.asr import encoder_choices  # noqa: E402
+
+from sslbench.integrations.espnet.encoder import register  # noqa: E402
+
+register(encoder_choices)
 
 if __name__ == "__main__":
     main()

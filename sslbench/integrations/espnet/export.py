@@ -6,9 +6,10 @@ changes are lost or become shell pipes that ESPnet cannot open. Here such cuts a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sslbench.errors import AudioError, SslbenchError
 from sslbench.io import atomic_path, write_text
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sslbench.data.loading import SkipLog
 
 SAMPLE_RATE_HZ = 16_000
+CNN_WINDOW, CNN_STRIDE = 400, 320  # samples
 SLACK_S = 0.01  # manifests round times
 
 
@@ -32,13 +34,21 @@ class Exported:
     skipped: int
 
 
-def export(manifest: Path | str, folder: Path | str) -> Exported:
+def export(
+    manifest: Path | str,
+    folder: Path | str,
+    labels: Literal["text", "units"] = "text",
+    speeds: Sequence[float] = (),
+) -> Exported:
     """Write one Kaldi-style data folder.
 
     Args:
         manifest: lhotse cuts with a transcript each; a cut with several supervisions is split.
         folder: receives wav.scp, text, utt2spk, spk2utt (sorted bytewise, as Kaldi's tools want), `wav/`
             where samples had to be saved, and `skipped.jsonl` where audio could not be used.
+        labels: what `text` holds: transcripts, or the units of the whole cut (from `sslbench units apply`)
+            for `ssl_train`, one per frame of the wav2vec 2.0 CNN.
+        speeds: factors of copies at another speed, added to the originals.
 
     Raises:
         SslbenchError: no usable utterance, an id that comes twice or holds white space, too much bad audio.
@@ -51,16 +61,17 @@ def export(manifest: Path | str, folder: Path | str) -> Exported:
     rows: dict[str, tuple[str, str, str]] = {}  # id -> wav, text, speaker
     saved = 0
     for whole in open_manifest(manifest):
-        for cut in _utterances(whole, skips):
+        variants = [] if labels == "units" else [whole, *(whole.perturb_speed(speed) for speed in speeds)]
+        plain = [cut for variant in variants for cut in _utterances(variant, skips)]
+        for cut in [whole] if labels == "units" else plain:
             skips.saw(1)
-            supervision = cut.supervisions[0]
-            speaker = supervision.speaker or cut.id
+            speaker = (cut.supervisions[0].speaker if cut.supervisions else None) or cut.id
             identifier = utterance_id(cut.id, speaker)
             if identifier in rows:
                 raise SslbenchError(f"{manifest}: utterance {identifier!r} comes twice")
-            text = " ".join((supervision.text or "").split())
+            text = _units(cut) if labels == "units" else " ".join((cut.supervisions[0].text or "").split())
             if not text:
-                skips.add(cut.id, "no transcript")
+                skips.add(cut.id, "too short" if labels == "units" else "no transcript")
                 continue
             try:
                 source = _plain_file(cut)
@@ -106,6 +117,15 @@ def _utterances(cut: Cut, skips: SkipLog) -> list[Cut]:
     if len(inside.supervisions) == 1 and inside.supervisions[0].duration > cut.duration - SLACK_S:
         return [inside]
     return list(inside.trim_to_supervisions(keep_overlapping=False)) if inside.supervisions else []
+
+
+def _units(cut: Cut) -> str:
+    """Units of the frames that ESPnet's `wav2vec_cnn` computes (espnet2/asr/frontend/cnn.py): its masks index
+    labels by frame, so there must be as many."""
+    from sslbench.data.units.apply import parse_units
+
+    frames = max(0, (cut.num_samples - CNN_WINDOW) // CNN_STRIDE + 1)
+    return " ".join(map(str, parse_units(cut)[:frames]))
 
 
 def _plain_file(cut: Cut) -> Path | None:

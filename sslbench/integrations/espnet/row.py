@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+from sslbench import registry
 from sslbench.data.manifests import describe
 from sslbench.errors import SslbenchError
 from sslbench.finetune.scoring import score
 from sslbench.finetune.transcripts import read_transcripts
-from sslbench.integrations.espnet.asr import AsrRun, stage_seconds
+from sslbench.integrations.espnet.asr import HERE, AsrRun, stage_seconds
 from sslbench.io import read_yaml, sha256_json
 from sslbench.provenance import collect
 from sslbench.report import store
@@ -43,6 +45,9 @@ def write_row(
     about = {split: describe(getattr(settings, split)) for split in ("train", "dev", "test")}
     upstream = load_upstream(settings.upstream, ckpt=settings.ckpt)
     seconds = stage_seconds(out)
+    config = read_yaml(out / "train.yaml")
+    lr = float(config["optim_conf"]["lr"])
+    decoding = read_yaml(settings.decode_config or HERE / "decode_ctc.yaml")
     row = store.make_row(
         system=system,
         upstream=settings.upstream,
@@ -53,12 +58,26 @@ def write_row(
         data=about["test"].data,
         metrics={"wer": scored.metric("words"), "cer": scored.metric("characters")},
         cost={"wall_s": sum(seconds.values()), **{f"{stage}_s": value for stage, value in seconds.items()}},
-        search=Search(lr_grid=[settings.lr], lr=settings.lr, selected_on="dev"),
+        search=Search(lr_grid=[lr], lr=lr, selected_on="dev"),
+        methods={
+            "engine": f"espnet {version('espnet')}",
+            "encoder": str(config.get("encoder", "rnn")),
+            "units": settings.units,
+            "decoding": f"beam {decoding.get('beam_size', 20)}, CTC weight {decoding.get('ctc_weight', 0.5)}",
+        },
+        flags=_flags(settings.upstream, getattr(upstream, "weights", "random")),
         artifacts={"hypotheses": os.path.relpath(hypotheses, Path(results) / system)},
         provenance=collect(
-            config_sha256=sha256_json(read_yaml(out / "train.yaml")),
+            config_sha256=sha256_json(config),
             data_sha256=sha256_json({split: described.sha256 for split, described in about.items()}),
             seed=settings.seed,
         ),
     )
     return row, store.save(row, results)
+
+
+def _flags(upstream: str, weights: str) -> list[str]:
+    """ESPnet's front end leaves s3prl's own upstreams in training mode, frozen or not; ours refuse it."""
+    if upstream in registry.upstreams() or weights == "none":
+        return []
+    return ["ESPnet trains with the dropout of this frozen upstream active"]

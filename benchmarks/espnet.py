@@ -1,0 +1,210 @@
+"""What ESPnet's ASR costs beside ours: training per hour of audio, and greedy CTC decoding of the same audio.
+
+Training: both take the same frozen upstream, head size and number of passes, each in a process of its own, by
+turns. ESPnet computes the upstream's features anew in every pass; ours keeps them on disk. The
+time is that of the whole process, imports included; ESPnet's collect_stats stage is told apart.
+
+Decoding: ESPnet's `Speech2Text` (what asr_inference calls, utterance by utterance; beam 1, CTC only) and a
+batched greedy search on the very same weights, by turns in one process, imports and loading left out; then
+`sslbench decode` on our recognizer of the same size. Rounds are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  make bench-espnet                                   the embedded corpus, a few minutes on one CPU thread
+  python benchmarks/espnet.py --data data/mini --out /tmp/e --upstream hubert_k2ssl_tiny --rounds 3
+"""
+CONFIG = Path(__file__).with_name("espnet_blstm.yaml")
+BLSTM_DIM, BLSTM_LAYERS = 128, 2  # as in CONFIG
+
+
+def main() -> None:
+    """Train, decode, print and write the table."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=raw)
+    parser.add_argument("--upstream", default="zipformer_tiny")
+    parser.add_argument("--ckpt", help="its weights (default: random ones)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifests")
+    parser.add_argument("--train", default="train-10min", help="split to learn from")
+    parser.add_argument("--dev", default="dev-clean")
+    parser.add_argument("--test", default="test-clean")
+    parser.add_argument("--out", type=Path, required=True, help="experiments, and the table as espnet.json")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--utterances", type=int, default=20, help="decoded per round")
+    args = parser.parse_args()
+    if (args.out / "espnet0").exists():
+        sys.exit(f"bench-espnet: {args.out} holds another run, whose times would be mixed; remove it")
+    train_s = audio_s(args.data / f"{args.train}.jsonl.gz")
+    hours = args.epochs * train_s / 3600
+    trained = [(espnet_training(args, i), our_training(args, i, train_s)) for i in range(args.rounds)]
+    facts = {
+        "upstream": args.upstream,
+        "audio_hours_per_training": hours,
+        "espnet_train_s_per_h": median(e["train"] for e, _ in trained) / hours,
+        "espnet_collect_stats_s": median(e["collect_stats"] for e, _ in trained),
+        "our_train_s_per_h": median(o for _, o in trained) / hours,
+        **decoding(args),
+    }
+    facts["train_ratio"] = facts["espnet_train_s_per_h"] / facts["our_train_s_per_h"]
+    (args.out / "espnet.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(table(facts))
+
+
+def median(values: Any) -> float:
+    """Of an iterable of seconds."""
+    return statistics.median(list(values))
+
+
+def audio_s(manifest: Path) -> float:
+    """Seconds of audio of a manifest."""
+    from sslbench.data.manifests import open_manifest
+
+    return sum(cut.duration for cut in open_manifest(manifest))
+
+
+def run(*words: str) -> float:
+    """Wall seconds of an sslbench command, whose failure ends the benchmark."""
+    began = time.perf_counter()
+    if subprocess.run([sys.executable, "-m", "sslbench", *words], stdout=subprocess.DEVNULL).returncode:
+        sys.exit(f"bench-espnet: sslbench {' '.join(words)} failed")
+    return time.perf_counter() - began
+
+
+def common(args: argparse.Namespace) -> list[str]:
+    """The upstream's flags."""
+    return ["--upstream", args.upstream, *(["--ckpt", args.ckpt] if args.ckpt else [])]
+
+
+def espnet_training(args: argparse.Namespace, number: int) -> dict[str, float]:
+    """Seconds of ESPnet's stages."""
+    from sslbench.integrations.espnet.asr import stage_seconds
+
+    out = args.out / f"espnet{number}"
+    splits = [f"--{s}={args.data / getattr(args, s)}.jsonl.gz" for s in ("train", "dev", "test")]
+    run(
+        "espnet", "asr", *common(args), *splits, "--out", str(out), "--config", str(CONFIG),
+        "--system", "bench", "--results", str(args.out / "results"), "--epochs", str(args.epochs),
+        "--stop_after", "train",
+    )  # fmt: skip
+    return stage_seconds(out)
+
+
+def our_training(args: argparse.Namespace, number: int, train_s: float) -> float:
+    """Seconds of as many passes by `sslbench finetune`."""
+    batch_s = 20.0
+    steps = max(1, round(args.epochs * train_s / batch_s))
+    return run(
+        "finetune", *common(args), "--exp_dir", str(args.out / f"ours{number}"), "--steps", str(steps),
+        "--train_manifest", str(args.data / f"{args.train}.jsonl.gz"), "--max_duration_s", str(batch_s),
+        "--dev_manifest", str(args.data / f"{args.dev}.jsonl.gz"),
+        "--eval_every_steps", str(max(1, steps // args.epochs)),
+        "--blstm_dim", str(BLSTM_DIM), "--blstm_layers", str(BLSTM_LAYERS), "--head_stride", "320",
+    )  # fmt: skip
+
+
+def decoding(args: argparse.Namespace) -> dict[str, float]:
+    """Seconds of audio per second by each decoder."""
+    import torch
+
+    torch.set_num_threads(1)
+    import sslbench
+
+    sslbench.register()
+    from espnet2.bin.asr_inference import Speech2Text
+
+    from sslbench.data.loading import read_cut
+    from sslbench.data.manifests import open_manifest, write_manifest
+
+    manifest = args.out / "decoded.jsonl.gz"
+    cuts = [c for c, _ in zip(open_manifest(args.data / f"{args.test}.jsonl.gz"), range(args.utterances))]  # noqa: B905
+    write_manifest(cuts, manifest)
+    seconds = sum(cut.duration for cut in cuts)
+    folder = args.out / "espnet0" / "model"
+    decoder = Speech2Text(
+        asr_train_config=str(folder / "config.yaml"), asr_model_file=str(folder / "valid.loss.best.pth"),
+        beam_size=1, ctc_weight=1.0, lm_weight=0.0, maxlenratio=0.5,
+    )  # fmt: skip
+    clips = [read_cut(cut) for cut in cuts]
+    theirs, ours = [], []
+    for _ in range(args.rounds):
+        began = time.perf_counter()
+        said = [decoder(clip.numpy())[0][0] for clip in clips]
+        theirs.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        found = greedy(decoder, clips)
+        ours.append(time.perf_counter() - began)
+    hypotheses = args.out / "hyp.jsonl"
+    for old in (hypotheses, Path(f"{hypotheses}.meta.json"), hypotheses.with_suffix(".meta.json")):
+        old.unlink(missing_ok=True)
+    run("decode", str(args.out / "ours0"), "--manifest", str(manifest), "--out", str(hypotheses))
+    meta = json.loads(next(args.out.glob("hyp*meta.json")).read_text())
+    return {
+        "decoded_audio_s": seconds,
+        "espnet_audio_s_per_s": seconds / median(theirs),
+        "greedy_same_weights_audio_s_per_s": seconds / median(ours),
+        "decode_ratio_same_weights": median(theirs) / median(ours),
+        "sslbench_decode_audio_s_per_s": seconds / find(meta, "wall_s"),
+        "same_texts": sum(a == b for a, b in zip(said, found, strict=True)),
+        "utterances": len(clips),
+    }
+
+
+def find(facts: dict[str, Any], key: str) -> float:
+    """A figure anywhere in nested facts."""
+    if key in facts:
+        return float(facts[key])
+    return next(find(value, key) for value in facts.values() if isinstance(value, dict))
+
+
+def greedy(decoder: Any, clips: list[Any]) -> list[str]:
+    """Batched greedy CTC on the weights of an ESPnet recognizer."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    texts = []
+    with torch.no_grad():
+        for start in range(0, len(clips), 8):
+            batch = clips[start : start + 8]
+            lens = torch.tensor([len(clip) for clip in batch])
+            states, frames = decoder.asr_model.encode(pad_sequence(batch, batch_first=True), lens)
+            best = decoder.asr_model.ctc.argmax(states)
+            for row, count in zip(best, frames, strict=True):
+                classes = [int(c) for c in torch.unique_consecutive(row[:count]) if c != 0]
+                texts.append(decoder.tokenizer.tokens2text(decoder.converter.ids2tokens(classes)))
+    return texts
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    end_to_end = facts["sslbench_decode_audio_s_per_s"] / facts["espnet_audio_s_per_s"]
+    return "\n".join(
+        [
+            "| | ESPnet | sslbench | ratio |",
+            "|---|---|---|---|",
+            f"| training, s per hour of audio | {facts['espnet_train_s_per_h']:.0f} "
+            f"| {facts['our_train_s_per_h']:.0f} | {facts['train_ratio']:.2f} |",
+            f"| greedy CTC on the same weights, s of audio per s | {facts['espnet_audio_s_per_s']:.1f} "
+            f"| {facts['greedy_same_weights_audio_s_per_s']:.1f} "
+            f"| {facts['decode_ratio_same_weights']:.1f} |",
+            f"| sslbench decode, s of audio per s | {facts['espnet_audio_s_per_s']:.1f} "
+            f"| {facts['sslbench_decode_audio_s_per_s']:.1f} | {end_to_end:.1f} |",
+            "",
+            f"ESPnet also takes {facts['espnet_collect_stats_s']:.0f} s for collect_stats. "
+            f"{facts['same_texts']} of {facts['utterances']} texts are the same on the same weights.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

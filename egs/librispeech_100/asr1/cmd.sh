@@ -1,0 +1,1 @@
+../../mini/ssl1/cmd.sh
