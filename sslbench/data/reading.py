@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,7 +48,7 @@ def read_cut(cut: Cut) -> torch.Tensor:
     if len(samples) == 0:
         raise CutReadError("empty", f"{cut.id}: holds no samples")
     # a sum is finite only if every sample is, and much faster than asking each; large ones may overflow it
-    if not bool(samples.sum().isfinite()) and not bool(torch.isfinite(samples).all()):
+    if not math.isfinite(samples.sum().item()) and not bool(torch.isfinite(samples).all()):
         raise CutReadError("not_finite", f"{cut.id}: holds samples that are not finite")
     return samples
 
@@ -75,7 +76,7 @@ def _read_file(source: str | BinaryIO, cut: Cut) -> torch.Tensor:
     import soundfile
 
     path = source if isinstance(source, str) else "its audio in the shard"
-    start = round(cut.start * SAMPLE_RATE_HZ)
+    start, wanted = round(cut.start * SAMPLE_RATE_HZ), cut.num_samples
     try:
         with soundfile.SoundFile(source) as file:
             if file.samplerate != SAMPLE_RATE_HZ:
@@ -89,18 +90,18 @@ def _read_file(source: str | BinaryIO, cut: Cut) -> torch.Tensor:
                 )
             if start:  # a decoder seeks slowly, even to where it is
                 file.seek(start)
-            samples = file.read(cut.num_samples, dtype="float32", always_2d=True)  # (T, channels)
+            samples = file.read(wanted, dtype="float32")  # (T,), or (T, channels)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         if isinstance(source, str) and not Path(source).is_file():
             raise CutReadError("missing", f"{cut.id}: no such audio file {path}") from None
         raise CutReadError("unreadable", f"{cut.id}: {path} cannot be read as audio ({error})") from None
-    if len(samples) < cut.num_samples - LENGTH_TOLERANCE_SAMPLES:
+    if len(samples) < wanted - LENGTH_TOLERANCE_SAMPLES:
         raise CutReadError(
             "truncated",
-            f"{cut.id}: {path} ends after {start + len(samples)} samples, {start + cut.num_samples} expected",
+            f"{cut.id}: {path} ends after {start + len(samples)} samples, {start + wanted} expected",
         )
     wav = torch.from_numpy(samples)
-    return wav[:, 0] if wav.shape[1] == 1 else wav.mean(dim=1)
+    return wav if wav.ndim == 1 else wav.mean(dim=1)
 
 
 def _read_lhotse(cut: Cut) -> torch.Tensor:
