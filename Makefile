@@ -68,7 +68,7 @@ bench-models: $(STAMP)
 bench-espnet: $(STAMP)
 	$(BIN)/sslbench data prepare mini --preset tiny --root build/bench-espnet/audio --out build/bench-espnet/data
 	rm -rf build/bench-espnet/exp
-	$(BIN)/python benchmarks/espnet.py --data build/bench-espnet/data --out build/bench-espnet/exp $(ARGS)
+	$(BIN)/python benchmarks/espnet_asr.py --data build/bench-espnet/data --out build/bench-espnet/exp $(ARGS)
 
 # with an upstream pretrained by the mini recipe, which is made first where it is not there
 bench-peft: $(STAMP)

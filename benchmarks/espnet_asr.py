@@ -22,7 +22,7 @@ from typing import Any
 
 EXAMPLES = """examples:
   make bench-espnet                                   the embedded corpus, a few minutes on one CPU thread
-  python benchmarks/espnet.py --data data/mini --out /tmp/e --upstream hubert_k2ssl_tiny --rounds 3
+  python benchmarks/espnet_asr.py --data data/mini --out /tmp/e --upstream hubert_k2ssl_tiny --rounds 3
 """
 CONFIG = Path(__file__).with_name("espnet_blstm.yaml")
 BLSTM_DIM, BLSTM_LAYERS = 128, 2  # as in CONFIG
