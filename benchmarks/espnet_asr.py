@@ -125,6 +125,7 @@ def decoding(args: argparse.Namespace) -> dict[str, float]:
 
     from sslbench.data.loading import read_cut
     from sslbench.data.manifests import open_manifest, write_manifest
+    from sslbench.finetune.decode import meta_path
 
     manifest = args.out / "decoded.jsonl.gz"
     cuts = [c for c, _ in zip(open_manifest(args.data / f"{args.test}.jsonl.gz"), range(args.utterances))]  # noqa: B905
@@ -145,26 +146,17 @@ def decoding(args: argparse.Namespace) -> dict[str, float]:
         found = greedy(decoder, clips)
         ours.append(time.perf_counter() - began)
     hypotheses = args.out / "hyp.jsonl"
-    for old in (hypotheses, Path(f"{hypotheses}.meta.json"), hypotheses.with_suffix(".meta.json")):
-        old.unlink(missing_ok=True)
     run("decode", str(args.out / "ours0"), "--manifest", str(manifest), "--out", str(hypotheses))
-    meta = json.loads(next(args.out.glob("hyp*meta.json")).read_text())
+    meta = json.loads(meta_path(hypotheses).read_text())
     return {
         "decoded_audio_s": seconds,
         "espnet_audio_s_per_s": seconds / median(theirs),
         "greedy_same_weights_audio_s_per_s": seconds / median(ours),
         "decode_ratio_same_weights": median(theirs) / median(ours),
-        "sslbench_decode_audio_s_per_s": seconds / find(meta, "wall_s"),
+        "sslbench_decode_audio_s_per_s": seconds / meta["wall_s"],
         "same_texts": sum(a == b for a, b in zip(said, found, strict=True)),
         "utterances": len(clips),
     }
-
-
-def find(facts: dict[str, Any], key: str) -> float:
-    """A figure anywhere in nested facts."""
-    if key in facts:
-        return float(facts[key])
-    return next(find(value, key) for value in facts.values() if isinstance(value, dict))
 
 
 def greedy(decoder: Any, clips: list[Any]) -> list[str]:
