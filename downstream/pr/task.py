@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslbench.downstream.pr.data import has_stress, official_phones, phones_of, read_lexicon
+from sslbench.data.phones import phones_of
+from sslbench.downstream.pr.data import corpus_lexicon, has_stress, official_phones
 from sslbench.errors import SslbenchError
 from sslbench.probe.ctc import best_path, ctc_loss, error_rate, window_batches
 from sslbench.probe.files import speaker
@@ -47,9 +48,9 @@ class Task(ProbeTask):
     config_path = Path(__file__).with_name("config.yaml")
 
     def prepare(self, root: Path) -> Parts:
-        lexicon = read_lexicon(root)
+        lexicon = corpus_lexicon(root)
         spoken = {
-            part: [(cut, phones_of(cut, lexicon)) for cut in cuts]
+            part: [(cut, phones_of(cut, lexicon, stress=True)) for cut in cuts]
             for part, cuts in open_parts(root, self.settings).items()
         }
         # nothing is learned from a clip without phones; in a test it still costs its insertions
