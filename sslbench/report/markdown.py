@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sslbench.report import numbers
 from sslbench.report.content import Content
+from sslbench.report.curves import Curve
 from sslbench.report.schema import ResultRow
 from sslbench.report.view import Summary
 
@@ -34,6 +35,8 @@ def results_md(content: Content) -> str:
             "",
         ]
         parts += [*(f"- {_plain(line)}" for line in verdicts), ""]
+    if content.curves:
+        parts += ["## Training", "", *_table(CURVES_HEADER, curve_lines(content.curves)), ""]
     parts += ["## Every figure", "", *_table(EVERY_HEADER, every_figure(content.rows)), ""]
     parts += [*(f"- {_plain(line)}" for line in flags(content.rows)), ""] if flags(content.rows) else []
     parts += ["## Where the numbers come from", "", *_table(PROVENANCE_HEADER, provenance(content.rows)), ""]
@@ -55,6 +58,35 @@ def summary_cells(summary: Summary, bold: bool = True) -> tuple[list[str], list[
             line.append(" ".join(part for part in (text, mark, cell.interval) if part))
         lines.append(line)
     return header, lines
+
+
+CURVES_HEADER = ["run", "figure", "steps", "first", "last", "from lowest ▁ to highest █"]
+BARS = "▁▂▃▄▅▆▇█"
+BARS_SHOWN = 24
+
+
+def curve_lines(curves: Sequence[Curve]) -> list[list[str]]:
+    """One line per curve, drawn in bars."""
+    return [
+        [
+            curve.run + (" (dev)" if curve.dev else ""), curve.title,
+            f"{curve.steps[0]:g} to {curve.steps[-1]:g}",
+            numbers.significant(curve.values[0]), numbers.significant(curve.values[-1]), bars(curve.values),
+        ]
+        for curve in curves
+    ]  # fmt: skip
+
+
+def bars(values: Sequence[float]) -> str:
+    """Values as at most 24 bars.
+
+    >>> bars([0.0, 1.0, 3.5, 7.0])
+    '▁▂▄█'
+    """
+    shown = [values[round(i * (len(values) - 1) / (BARS_SHOWN - 1))] for i in range(BARS_SHOWN)]
+    shown = list(values) if len(values) <= BARS_SHOWN else shown
+    low, span = min(shown), max(shown) - min(shown)
+    return "".join(BARS[int((value - low) / span * 7.999) if span else 0] for value in shown)
 
 
 EVERY_HEADER = ["system", "evaluation", "data", "tier", "weights", "metric", "value [95 %]", "n"]

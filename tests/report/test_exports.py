@@ -16,6 +16,7 @@ import yaml
 
 from sslbench.report import card, latex, store
 from sslbench.report.content import gather
+from sslbench.report.markdown import bars, results_md
 from sslbench.report.readings import readings
 from sslbench.report.stats import mcnemar
 from sslbench.report.view import summarise
@@ -102,6 +103,16 @@ def test_growth_is_drawn_where_it_was_measured(results: Path) -> None:
     (figure,) = growth_figures(store.load_all(results))
     assert "b from 4 at 5 s to 5.33 at 600 s" in figure.alt
     assert growth_figures([store.make_row(**score("x", 1.0))]) == []
+
+
+def test_curves_are_drawn_in_results_md(tmp_path: Path) -> None:
+    assert bars([1.0]) == "▁"
+    assert bars([float(n) for n in range(100)]) == "".join(sorted(bars([float(n) for n in range(100)])))
+    assert len(bars([float(n) for n in range(100)])) == 24
+    results = fake.write_benchmark(tmp_path)
+    text = results_md(gather(results, sorted((tmp_path / "exp").iterdir())))
+    (line, *_) = [line for line in text.splitlines() if "Pretraining loss" in line and "(dev)" not in line]
+    assert "█" in line
 
 
 @pytest.mark.parametrize(("only_a", "only_b", "p"), [(0, 0, 1.0), (1, 9, 0.021484375), (5, 5, 1.0)])
