@@ -126,7 +126,7 @@ print(*peaks)
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
     )
     few, many, held = map(float, done.stdout.split())
-    assert many - few < 30
+    assert many - few < 64  # MiB; the features are 243 more
     assert held - many > 150
 
 

@@ -46,7 +46,7 @@ def write_row(
     upstream = load_upstream(settings.upstream, ckpt=settings.ckpt)
     seconds = stage_seconds(out)
     config = read_yaml(out / "train.yaml")
-    lr = float(config["optim_conf"]["lr"])
+    lr = config.get("optim_conf", {}).get("lr")  # ESPnet's default where it is not stated
     decoding = read_yaml(settings.decode_config or HERE / "decode_ctc.yaml")
     row = store.make_row(
         system=system,
@@ -58,7 +58,7 @@ def write_row(
         data=about["test"].data,
         metrics={"wer": scored.metric("words"), "cer": scored.metric("characters")},
         cost={"wall_s": sum(seconds.values()), **{f"{stage}_s": value for stage, value in seconds.items()}},
-        search=Search(lr_grid=[lr], lr=lr, selected_on="dev"),
+        search=None if lr is None else Search(lr_grid=[float(lr)], lr=float(lr), selected_on="dev"),
         methods={
             "engine": f"espnet {version('espnet')}",
             "encoder": str(config.get("encoder", "rnn")),
