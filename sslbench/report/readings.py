@@ -7,17 +7,18 @@ from sslbench.report.schema import Metric
 from sslbench.report.view import Column, Summary, System
 
 COSTS = ("macs_g", "rtf")
+"""The first that was measured is read out; the plots show both."""
 MOST = 12
 """Sentences; beyond that the plots say it better."""
 
 
 def readings(summary: Summary) -> list[str]:
-    """One sentence per system that another beats in a score at no more cost."""
+    """One sentence per system that another beats in a score at no more cost; untrained twins are left out."""
+    costs = [column for column in summary.columns if column.metric in COSTS and not column.quality]
     found = []
     for quality in summary.quality:
-        for cost in summary.columns:
-            if cost.metric in COSTS and not cost.quality:
-                found += _beaten(summary, quality, cost)
+        for cost in costs[:1]:
+            found += _beaten(summary, quality, cost)
     return found[:MOST]
 
 
@@ -25,6 +26,8 @@ def _beaten(summary: Summary, quality: Column, cost: Column) -> list[str]:
     both = [(s, q, c) for s, q in summary.measured(quality) if (c := s.metric(cost)) and c.value > 0]
     lines = []
     for system, score, price in both:
+        if system.weights == "random":
+            continue
         # `both` comes best first: the first that is no dearer has the best quality at this cost
         at_cost = next(entry for entry in both if entry[2].value <= price.value)
         if at_cost[0] is system or at_cost[1].value == score.value:

@@ -126,7 +126,12 @@ def test_the_page_is_written_again_while_rows_arrive(tmp_path: Path) -> None:
     results, out = tmp_path / "results", tmp_path / "out"
     command = [sys.executable, "-m", "sslbench", "report", str(results), "--out", str(out), "--watch", "0.2"]
     watcher = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # a shell's background jobs ignore Ctrl-C, and so would this child of theirs
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert watcher.stdout is not None
