@@ -113,7 +113,7 @@ def read_answers(
         scores.append([float(word) for word in words[1::2]])
         truth = set(row.ref.split())
         targets.append([name in truth for name in names])
-    return np.array(scores), np.array(targets, dtype=bool)
+    return np.array(scores), np.array(targets, dtype=np.bool_)
 
 
 def _interval(scores: NDArray[np.float64], targets: NDArray[np.bool_], value: float) -> tuple[float, float]:
