@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -227,16 +228,20 @@ def bucket(name: str, count: int) -> int:
 
 
 def held_out(groups: Iterable[str], percent: int, salt: str = "") -> set[str]:
-    """The groups (speakers, folders, files) kept for testing: about `percent`, at least one, never all.
+    """The groups (speakers, folders, files) kept for testing: about `percent` of them, never all.
 
     A group's lot depends on its name (and the salt) alone, so adding data moves nobody from one side to
-    the other, unless chance had picked none or all.
+    the other, unless chance had picked none or all. Where `percent` means three groups or fewer, chance
+    may pick too few for an interval over speakers; then the lowest lots make up that number.
     """
     lots = {name: bucket(salt + name, 1 << 32) / (1 << 32) for name in groups}
     if len(lots) < 2:
         return set()
     chosen = {name for name, lot in lots.items() if lot < percent / 100}
-    return chosen if 0 < len(chosen) < len(lots) else {min(lots, key=lambda name: (lots[name], name))}
+    least = min(math.ceil(len(lots) * percent / 100), 3, len(lots) - 1)
+    if least <= len(chosen) < len(lots):
+        return chosen
+    return set(sorted(lots, key=lambda name: (lots[name], name))[:least])
 
 
 def hold_out(splits: dict[str, list[MonoCut]], corpus: str, training: Iterable[str]) -> list[str]:

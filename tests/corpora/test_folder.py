@@ -156,6 +156,7 @@ def test_dev_is_a_stable_choice_of_speakers(tmp_path: Path) -> None:
     before, after = held_out(names[:500], 10), held_out(names, 10)
     assert before == after & set(names[:500])
     assert 70 < len(after) < 130
+    assert all(len(held_out(names[:28], 10, salt)) >= 3 for salt in "abcdefgh")
     assert held_out(["only"], 10) == set()
     assert len(held_out(["a", "b"], 10)) == 1
 
