@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The eight stages of an SSL recipe, one sslbench verb each. Called by a recipe's run.sh, in its folder.
+# shellcheck disable=SC2086 # *_opts hold several words
 set -euo pipefail
 
 # --- what a recipe sets (every variable is an option: --name value)
@@ -21,6 +22,7 @@ iterations=1            # 2: cluster a layer of iteration 1 and train again
 clusters=100            # k-means units of each iteration
 units_source=mfcc       # what iteration 1 clusters: mfcc, or UPSTREAM:LAYER of any s3prl upstream
 units_layer=2           # layer to cluster from iteration 2 on
+units_opts=             # more options for 'sslbench units fit', e.g. "--normalize utterance"
 pretrain_opts=          # more options for 'sslbench pretrain', e.g. "--max_steps 20"
 asr_opts=               # more options for 'sslbench finetune'
 asr_config=conf/asr.yaml # its name is that of the rows and of the experiments' folders
@@ -102,7 +104,6 @@ model_of() { # SYSTEM: the options that name its upstream
 
 # --- stages
 if wanted 1; then
-    # shellcheck disable=SC2086
     step "${data}/corpus.json" sslbench data prepare "${corpus}" --root "${corpus_root}" --out "${data}" ${corpus_opts}
 fi
 if ! "${dry_run}" && [ ! -e "${data}/${dev_set}.jsonl.gz" ] && [ -e "${data}/dev-heldout.jsonl.gz" ]; then
@@ -118,7 +119,7 @@ make_units() { # FAMILY ITERATION
         opts=(--ckpt "${expdir}/${family}/upstream_it$((it - 1))")
     fi
     job 1 "${one}" "${out}/units.yaml" sslbench units fit --manifest "${data}/${train_set}.jsonl.gz" \
-        --feature "${source}" --clusters "${clusters}" --seed "${seed}" --out "${out}" "${opts[@]}"
+        --feature "${source}" --clusters "${clusters}" --seed "${seed}" --out "${out}" "${opts[@]}" ${units_opts}
     for part in "${train_set}" "${dev_set}"; do
         job 1 "${one}" "${out}/${part}.jsonl.gz" sslbench units apply --units "${out}" "${opts[@]}" \
             --manifest "${data}/${part}.jsonl.gz" --out "${out}/${part}.jsonl.gz"
@@ -128,7 +129,6 @@ make_units() { # FAMILY ITERATION
 pretrain() { # FAMILY
     local family=$1 it=${iteration} exp=${expdir}/$1/pretrain_it${iteration} units=${expdir}/units_it1
     if [ "${it}" -gt 1 ]; then units=${expdir}/${family}/units_it${it}; fi
-    # shellcheck disable=SC2086
     job "${num_nodes}" "${ngpu}" "${exp}/DONE" sslbench pretrain --config "conf/pretrain_${family}.yaml" --exp_dir "${exp}" --seed "${seed}" \
         --train_manifest "${units}/${train_set}.jsonl.gz" --dev_manifest "${units}/${dev_set}.jsonl.gz" ${pretrain_opts}
 }
@@ -172,14 +172,14 @@ fi
 
 asr() { # SYSTEM, or "espnet" for the first family through ESPnet's own trainer
     local name=${asr_config##*/} && name=${name%.yaml}; if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; return; fi
-    # shellcheck disable=SC2046,SC2086
+    # shellcheck disable=SC2046
     job 1 "${one}" "${resultsdir}/$1/${name}.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
         --exp_dir "${expdir}/$1/${name}" --evaluation "${name}" --train_manifest "${data}/${label_set}.jsonl.gz" \
         --dev_manifest "${data}/${dev_set}.jsonl.gz" --test_manifest "${data}/${test_set}.jsonl.gz" \
         --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${asr_opts}
 }
 asr_espnet() { # SYSTEM
-    # shellcheck disable=SC2046,SC2086
+    # shellcheck disable=SC2046
     job 1 "${one}" "${resultsdir}/$1/asr_espnet.json" sslbench espnet asr $(model_of "$1") --out "${expdir}/$1/asr_espnet" \
         --train "${data}/${label_set}.jsonl.gz" --dev "${data}/${dev_set}.jsonl.gz" \
         --test "${data}/${test_set}.jsonl.gz" --results "${resultsdir}" --tier "${tier}" ${espnet_opts}
@@ -188,7 +188,7 @@ if wanted 6; then each asr "${systems[@]}" ${espnet_opts:+espnet}; fi
 
 superb() { # SYSTEM
     for task in ${tasks//,/ }; do
-        # shellcheck disable=SC2046,SC2086
+        # shellcheck disable=SC2046
         job 1 "${one}" "${resultsdir}/$1/${task}.json" sslbench superb run $(model_of "$1") --tasks "${task}" --data "${data}" \
             --out "${expdir}/$1/superb" --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${superb_opts}
     done

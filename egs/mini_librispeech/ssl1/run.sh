@@ -9,6 +9,6 @@ cd "$(dirname "$0")"
     --train_set train-clean-5 --dev_set dev-clean-2 \
     --label_set train-clean-5 --test_set dev-clean-2 \
     --upstream "zipformer hubert_k2ssl" --baselines fbank \
-    --clusters 100 \
+    --clusters 100 --units_opts "--normalize utterance" \
     --tasks "pr sid" --tier short \
     "$@"
