@@ -18,11 +18,15 @@ TONES = {"AA": 400.0, "IY": 1100.0, "SH": 2600.0, "UW": 700.0}
 
 
 def make_clip(path: Path, seed: int, speaker: int, session: int | None = None, phones: int = 4) -> MonoCut:
-    """Tones (phones) over a hum of the speaker's own pitch; 120 ms per phone."""
+    """Tones (phones) over a hum of the speaker's own pitch; 120 ms per phone, of which 40 ms are a pause.
+
+    Without pauses a phone that follows itself is one longer tone, which no frame tells from a single one.
+    """
     rng = np.random.default_rng(seed)
     order = [str(p) for p in rng.choice(list(TONES), phones)]
-    times = np.arange(1920) / 16_000
-    wave = np.concatenate([0.3 * np.sin(2 * np.pi * TONES[p] * times) for p in order])
+    times = np.arange(1280) / 16_000
+    pause = np.zeros(640)
+    wave = np.concatenate([x for p in order for x in (0.3 * np.sin(2 * np.pi * TONES[p] * times), pause)])
     hum = 0.2 * np.sin(2 * np.pi * (3200 + 400 * speaker) * np.arange(len(wave)) / 16_000 + rng.uniform(0, 6))
     soundfile.write(path, wave + hum + rng.normal(0, 0.01, len(wave)), 16_000, subtype="PCM_16")
     recording = Recording.from_file(path, recording_id=path.stem)
