@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from sslbench.errors import SslbenchError
 from sslbench.io import write_text
+from sslbench.signals import heeding
 
 PORT = 29513
 """Of the rendezvous on the first node."""
@@ -71,7 +71,9 @@ def local(job: Job) -> int:
     """
     if job.num_nodes > 1:
         raise SslbenchError("launch: several nodes need --backend slurm or ssh (cmd_backend in cmd.sh)")
-    with subprocess.Popen(job.process()) as process:
+    # a session of its own: Ctrl-C in a terminal reaches every process of ours there, and with `_wait` passing
+    # it on a run would hear it twice, which means "now, without saving"
+    with subprocess.Popen(job.process(), start_new_session=True) as process:
         return _wait([process])
 
 
@@ -82,7 +84,7 @@ def slurm_script(job: Job) -> str:
     """
     extra = [f"#SBATCH {option}" for option in shlex.split(job.sbatch_opts)]
     gpus = [f"#SBATCH --gpus-per-node={job.ngpu}"] if job.ngpu else []
-    command = shlex.join(job.process("$MEETING")).replace("'$MEETING'", "$MEETING")
+    command = shlex.join(job.process("$MEETING"))
     command = command.replace("'--rdzv_endpoint=$MEETING'", '"--rdzv_endpoint=$MEETING"')
     lines = [
         "#!/bin/bash",
@@ -99,7 +101,9 @@ def slurm_script(job: Job) -> str:
         'export MEETING="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):' + f'{PORT}"',
         f"srun {command} &",
         "child=$!",
-        "again() { kill -TERM $child; wait $child; scontrol requeue $SLURM_JOB_ID; exit 0; }",
+        # by scancel, which signals the job's steps: srun answers a SIGTERM of its own by killing the tasks
+        "save() { scancel --signal=TERM $SLURM_JOB_ID; wait $child; }",
+        "again() { save; scontrol requeue $SLURM_JOB_ID; exit 0; }",
         "trap again TERM",
         "wait $child",
     ]
@@ -162,16 +166,15 @@ def ssh(job: Job) -> int:
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all, passing SIGINT and SIGTERM on; the first that fails ends the rest."""
+    """Wait for all, passing on what asks to stop; the first that fails ends the rest."""
 
     def pass_on(number: int, _: object) -> None:
         for process in processes:
             process.send_signal(number)
 
-    previous = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
     failed = 0
-    try:
-        waiting = list(processes)
+    waiting = list(processes)
+    with heeding(pass_on):
         while waiting:
             for process in list(waiting):
                 try:
@@ -183,9 +186,6 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
                     failed = code
                     for other in waiting:
                         other.terminate()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     return failed if failed >= 0 else 128 - failed
 
 

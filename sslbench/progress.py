@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._live and self.done:
-            sys.stderr.write("\n")
+            _show("\n")
 
     def advance(self, by: int = 1, note: str = "") -> None:
         """Count `by` more units; `note` is shown behind the time left."""
@@ -38,11 +39,10 @@ class Progress:
         now = time.monotonic()
         if self._live and (now - self._printed > 0.1 or self.done >= self.total):
             self._printed = now
-            sys.stderr.write("\r\x1b[K" + self.line(note))
-            sys.stderr.flush()
+            _show("\r\x1b[K" + self.line(note))
         elif not self._live and now - self._printed > LINE_EVERY_S:
             self._printed = now
-            print(self.line(note), file=sys.stderr, flush=True)
+            _show(self.line(note) + "\n")
 
     def line(self, note: str = "") -> str:
         """`what 120/600 20% left 0:48 note`."""
@@ -50,6 +50,13 @@ class Progress:
         left = (time.monotonic() - self._started) / fresh * (self.total - self.done) if fresh else 0.0
         share = self.done / self.total if self.total else 1.0
         return f"{self.what} {self.done}/{self.total} {share:.0%} left {clock(left)} {note}".rstrip()
+
+
+def _show(text: str) -> None:
+    # a terminal that was closed must not end the work, which may want to save first
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,7 @@ from sslbench import config, registry
 from sslbench.checkpoint import UpstreamCheckpoint, load_strict
 from sslbench.cli import VERBS, main
 from sslbench.errors import CorruptFileError, SslbenchError
+from sslbench.progress import Progress
 from sslbench.upstreams import load_upstream
 
 EXPERT = """
@@ -137,3 +141,17 @@ def test_wrong_words_exit_with_2_and_one_line(capsys: pytest.CaptureFixture[str]
         error = capsys.readouterr().err.strip()
         assert error.startswith("sslbench: error: ")
         assert "\n" not in error
+
+
+def test_a_closed_terminal_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with Progress("work", 2) as progress:
+        progress.advance(2)
+    assert progress.done == 2

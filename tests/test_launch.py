@@ -18,7 +18,10 @@ from sslbench.errors import SslbenchError
 FAKES = {
     "sbatch": '#!/bin/bash\n[ "$1" = --wait ] && shift\nSLURM_JOB_NODELIST=x SLURM_JOB_ID=7 exec bash "$1"\n',
     "scontrol": '#!/bin/bash\nif [ "$1" = show ]; then echo localhost; else echo "$*" >>requeued; fi\n',
-    "srun": '#!/bin/bash\nexec "$@"\n',
+    # as the real one, it answers a SIGTERM of its own by killing the tasks; scancel signals them
+    "srun": '#!/bin/bash\n"$@" &\necho $! >step\ntrap "kill -KILL $!" TERM\nwait $!\nstatus=$?\n'
+    "while kill -0 $! 2>/dev/null; do wait $!; status=$?; done\nexit $status\n",
+    "scancel": '#!/bin/bash\n[ "$2" = 7 ] && kill "-${1#--signal=}" "$(cat step)"\n',
     "ssh": '#!/bin/bash\nwhile [[ "$1" == -* ]]; do [ "$1" = -o ] && shift; shift; done\nexec bash -c "$2"\n',
 }
 
@@ -74,6 +77,28 @@ def test_a_warned_job_saves_before_it_is_queued_again(cluster: Path) -> None:
         assert job.wait(20) == 0
     assert (cluster / "saved").stat().st_mtime <= (cluster / "requeued").stat().st_mtime
     assert (cluster / "requeued").read_text() == "requeue 7\n"
+
+
+def test_ctrl_c_reaches_a_local_run_once(tmp_path: Path) -> None:
+    """A run that hears it twice ends without saving."""
+    count = (
+        "import signal, time, pathlib, sys\nheard = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: heard.append(1))\npathlib.Path('ready').write_text('x')\n"
+        "time.sleep(1.5)\nsys.exit(10 + len(heard))\n"
+    )
+    (tmp_path / "count.py").write_text(count)
+    script = (
+        "import sys\nfrom sslbench import launch\n"
+        "launch.Job.process = lambda *_: [sys.executable, 'count.py']\n"
+        "sys.exit(launch.local(launch.Job(['x'])))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, start_new_session=True) as group:
+        for _ in range(400):
+            if (tmp_path / "ready").exists():
+                break
+            time.sleep(0.05)
+        os.killpg(group.pid, signal.SIGINT)  # as a terminal does
+        assert group.wait(20) == 11
 
 
 def test_two_nodes_meet_over_ssh(cluster: Path) -> None:

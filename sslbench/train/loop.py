@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from sslbench.checkpoint import load_strict
 from sslbench.errors import SslbenchError
 from sslbench.progress import Progress
+from sslbench.signals import heeding
 from sslbench.train import checkpoint
 from sslbench.train.average import RunningAverage
 from sslbench.train.dist import World
@@ -51,7 +51,7 @@ class Trainer:
         """Train to the last step, from the newest whole checkpoint.
 
         Returns:
-            True when complete; False when SIGINT or SIGTERM asked to stop, and a checkpoint is saved.
+            True when complete; False when a signal asked to stop, and a checkpoint is saved.
 
         Raises:
             SslbenchError: no whole checkpoint, unfit data, or loss or gradient not finite.
@@ -64,7 +64,10 @@ class Trainer:
         wanted = settings.tensorboard and self.world.is_main
         self.curves = Curves(self.exp / "tensorboard", wanted, self.step)
         try:
-            with self._heeding_signals(), Progress(self.job.name, settings.max_steps, self.step) as progress:
+            with (
+                heeding(self._ask_to_stop),
+                Progress(self.job.name, settings.max_steps, self.step) as progress,
+            ):
                 return self._loop(progress)
         finally:
             self.curves.close()
@@ -301,20 +304,10 @@ class Trainer:
 
     # --- being asked to stop
 
-    @contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
-            yield
-            return
-        previous = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
     def _ask_to_stop(self, number: int, _: Any) -> None:
-        if self._stop_signal is not None:  # asked twice: at once, without saving
+        # a person who presses Ctrl-C again wants it at once, unsaved; SIGTERM comes twice by itself, from a
+        # scheduler that signals every process and from torchrun, which passes it on
+        if number == self._stop_signal == signal.SIGINT:
             raise KeyboardInterrupt
         self._stop_signal = number
 

@@ -21,7 +21,7 @@ from sslbench.io import read_json, read_jsonl
 from sslbench.pretrain import summary
 from sslbench.pretrain.trainer import run
 from sslbench.report import store
-from sslbench.train import precision, update
+from sslbench.train import checkpoint, precision, update
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +91,35 @@ def test_stopping_and_going_on_changes_no_bit(
     assert utterances(parts) == utterances(whole)
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: tuple[int, ...]) -> None:
-    """Send this process SIGTERM within the updates of these numbers."""
+def stop_after(
+    monkeypatch: pytest.MonkeyPatch, steps: tuple[int, ...], numbers: tuple[int, ...] = (signal.SIGTERM,)
+) -> None:
+    """Send this process signals within the updates of these numbers."""
     real, pending = update.UpdateMaker.__call__, set(steps)
 
     def call(self: Any, step: int, *rest: Any, **kw: Any) -> Any:
         if step in pending:
             pending.discard(step)
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in numbers:
+                os.kill(os.getpid(), number)
         return real(self, step, *rest, **kw)
 
     monkeypatch.setattr(update.UpdateMaker, "__call__", call)
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP,)])
+def test_what_schedulers_and_closed_terminals_send_saves_first(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...]
+) -> None:
+    stop_after(monkeypatch, (2,), numbers)
+    assert run(config(settings, save_every=100)) == 130
+    assert checkpoint.steps_in(Path(settings["exp_dir"]) / "checkpoints") == [4]
+
+
+def test_ctrl_c_twice_ends_at_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_after(monkeypatch, (2,), (signal.SIGINT, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run(config(settings, save_every=100))
 
 
 def utterances(exp: str) -> list[Any]:
