@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from asr_options import manifest, options
+
 EXAMPLES = """examples:
   make bench-espnet                                   the embedded corpus, a few minutes on one CPU thread
   python benchmarks/espnet_asr.py --data data/mini --out /tmp/e --upstream hubert_k2ssl_tiny --rounds 3
@@ -30,22 +32,14 @@ BLSTM_DIM, BLSTM_LAYERS = 128, 2  # as in CONFIG
 
 def main() -> None:
     """Train, decode, print and write the table."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=raw)
-    parser.add_argument("--upstream", default="zipformer_tiny")
-    parser.add_argument("--ckpt", help="its weights (default: random ones)")
-    parser.add_argument("--data", type=Path, required=True, help="folder of manifests")
-    parser.add_argument("--train", default="train-10min", help="split to learn from")
-    parser.add_argument("--dev", default="dev-clean")
-    parser.add_argument("--test", default="test-clean")
-    parser.add_argument("--out", type=Path, required=True, help="experiments, and the table as espnet.json")
+    parser = options(__doc__, EXAMPLES, upstream="zipformer_tiny")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--utterances", type=int, default=20, help="decoded per round")
     args = parser.parse_args()
     if (args.out / "espnet0").exists():
         sys.exit(f"bench-espnet: {args.out} holds another run, whose times would be mixed; remove it")
-    train_s = audio_s(args.data / f"{args.train}.jsonl.gz")
+    train_s = audio_s(manifest(args, "train"))
     hours = args.epochs * train_s / 3600
     trained = [(espnet_training(args, i), our_training(args, i, train_s)) for i in range(args.rounds)]
     facts = {
@@ -66,11 +60,11 @@ def median(values: Any) -> float:
     return statistics.median(list(values))
 
 
-def audio_s(manifest: Path) -> float:
+def audio_s(path: str) -> float:
     """Seconds of audio of a manifest."""
     from sslbench.data.manifests import open_manifest
 
-    return sum(cut.duration for cut in open_manifest(manifest))
+    return sum(cut.duration for cut in open_manifest(path))
 
 
 def run(*words: str) -> float:
@@ -91,7 +85,7 @@ def espnet_training(args: argparse.Namespace, number: int) -> dict[str, float]:
     from sslbench.integrations.espnet.asr import stage_seconds
 
     out = args.out / f"espnet{number}"
-    splits = [f"--{s}={args.data / getattr(args, s)}.jsonl.gz" for s in ("train", "dev", "test")]
+    splits = [f"--{s}={manifest(args, s)}" for s in ("train", "dev", "test")]
     run(
         "espnet", "asr", *common(args), *splits, "--out", str(out), "--config", str(CONFIG),
         "--system", "bench", "--results", str(args.out / "results"), "--epochs", str(args.epochs),
@@ -106,8 +100,8 @@ def our_training(args: argparse.Namespace, number: int, train_s: float) -> float
     steps = max(1, round(args.epochs * train_s / batch_s))
     return run(
         "finetune", *common(args), "--exp_dir", str(args.out / f"ours{number}"), "--steps", str(steps),
-        "--train_manifest", str(args.data / f"{args.train}.jsonl.gz"), "--max_duration_s", str(batch_s),
-        "--dev_manifest", str(args.data / f"{args.dev}.jsonl.gz"),
+        "--train_manifest", manifest(args, "train"), "--max_duration_s", str(batch_s),
+        "--dev_manifest", manifest(args, "dev"),
         "--eval_every_steps", str(max(1, steps // args.epochs)),
         "--blstm_dim", str(BLSTM_DIM), "--blstm_layers", str(BLSTM_LAYERS), "--head_stride", "320",
     )  # fmt: skip
@@ -127,9 +121,9 @@ def decoding(args: argparse.Namespace) -> dict[str, float]:
     from sslbench.data.manifests import open_manifest, write_manifest
     from sslbench.finetune.decode import meta_path
 
-    manifest = args.out / "decoded.jsonl.gz"
-    cuts = [c for c, _ in zip(open_manifest(args.data / f"{args.test}.jsonl.gz"), range(args.utterances))]  # noqa: B905
-    write_manifest(cuts, manifest)
+    decoded = args.out / "decoded.jsonl.gz"
+    cuts = [c for c, _ in zip(open_manifest(manifest(args, "test")), range(args.utterances))]  # noqa: B905
+    write_manifest(cuts, decoded)
     seconds = sum(cut.duration for cut in cuts)
     folder = args.out / "espnet0" / "model"
     decoder = Speech2Text(
@@ -146,7 +140,7 @@ def decoding(args: argparse.Namespace) -> dict[str, float]:
         found = greedy(decoder, clips)
         ours.append(time.perf_counter() - began)
     hypotheses = args.out / "hyp.jsonl"
-    run("decode", str(args.out / "ours0"), "--manifest", str(manifest), "--out", str(hypotheses))
+    run("decode", str(args.out / "ours0"), "--manifest", str(decoded), "--out", str(hypotheses))
     meta = json.loads(meta_path(hypotheses).read_text())
     return {
         "decoded_audio_s": seconds,

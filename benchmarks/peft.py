@@ -15,6 +15,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from asr_options import manifest, options
+
 EXAMPLES = """examples:
   make bench-peft                                     the embedded corpus and a HuBERT pretrained on it
   python benchmarks/peft.py --upstream zipformer_tiny --ckpt exp/upstream --data data/mini --out /tmp/p
@@ -33,15 +35,7 @@ WAYS = {
 
 def main() -> None:
     """Train, decode and score by every way; print and write the table."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=raw)
-    parser.add_argument("--upstream", default="hubert_k2ssl_tiny")
-    parser.add_argument("--ckpt", help="its weights (default: random ones)")
-    parser.add_argument("--data", type=Path, required=True, help="folder of manifests")
-    parser.add_argument("--train", default="train-10min", help="split to learn from")
-    parser.add_argument("--dev", default="dev-clean")
-    parser.add_argument("--test", default="test-clean")
-    parser.add_argument("--out", type=Path, required=True, help="experiments, and the table as peft.json")
+    parser = options(__doc__, EXAMPLES, upstream="hubert_k2ssl_tiny")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--max_duration_s", type=float, default=10.0)
@@ -61,8 +55,8 @@ def settings(args: argparse.Namespace, way: str) -> dict[str, Any]:
     """The settings of one way; all but `tune` and `exp_dir` are common."""
     values = {
         "upstream": args.upstream,
-        "train_manifest": str(args.data / f"{args.train}.jsonl.gz"),
-        "dev_manifest": str(args.data / f"{args.dev}.jsonl.gz"),
+        "train_manifest": manifest(args, "train"),
+        "dev_manifest": manifest(args, "dev"),
         "exp_dir": str(args.out / way),
         "tune": way,
         "steps": args.steps,
@@ -75,10 +69,15 @@ def settings(args: argparse.Namespace, way: str) -> dict[str, Any]:
 
 def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
     """Train, test and account for one way."""
-    flags = [word for key, value in settings(args, way).items() for word in (f"--{key}", str(value))]
-    test = args.data / f"{args.test}.jsonl.gz"
-    row = ["--system", f"peft-{way}", "--results", str(args.out / "results"), "--tier", "smoke"]
-    run([sys.executable, "-m", "sslbench", "finetune", *flags, "--test_manifest", str(test), *row])
+    given = {
+        **settings(args, way),
+        "test_manifest": manifest(args, "test"),
+        "system": f"peft-{way}",
+        "results": args.out / "results",
+        "tier": "smoke",
+    }
+    flags = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    run([sys.executable, "-m", "sslbench", "finetune", *flags])
     stored = json.loads((args.out / "results" / f"peft-{way}" / "asr.json").read_text())
     done = json.loads((args.out / way / "DONE").read_text())
     again = [sys.executable, __file__, *sys.argv[1:], "--saved", way]
