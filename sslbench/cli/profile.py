@@ -17,10 +17,12 @@ EPILOG = """examples:
   sslbench profile zipformer_base --json --no_speed --no_memory
   sslbench profile zipformer_base --ckpt exp/upstream --system zipformer-mini --results results --tier short
   sslbench profile zipformer_base hubert_k2ssl_base --growth --no_memory
+  sslbench profile zipformer_base hubert_k2ssl_base --longest_batch --memory_gib 8 --no_speed --no_memory
   sslbench profile --upstream zipformer --ckpt exp/a --system a --upstream fbank
 
 MACs are summed over the 32 lengths of the SUPERB challenge (224.9 s of audio), in its four buckets.
 RTF is the time of one 10 s clip over 10 s; throughput and training steps run 4 clips of 5 s.
+The longest batch is the audio, in clips of 5 s, of which one update (with AdamW) stays within the memory.
 """
 
 
@@ -56,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--no_speed", action="store_true", help="do not time anything")
     options.add_argument("--no_memory", action="store_true", help="do not measure peak memory")
     options.add_argument("--growth", action="store_true", help="cost of clips from 5 s to 10 min")
+    options.add_argument(
+        "--longest_batch", action="store_true", help="find the longest training batch that fits into memory"
+    )
+    options.add_argument(
+        "--memory_gib", type=float, metavar="G", help="memory for --longest_batch (default: what is free)"
+    )
+    options.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     options.add_argument("--json", action="store_true", help="print JSON")
     return options
 
@@ -64,6 +73,8 @@ def main(argv: list[str]) -> int:
     """Profile, print, and write rows. Returns 1 when an operator could not be counted."""
     chosen = parser().parse_args(argv)
     subjects = _subjects(chosen.upstreams, chosen.events)
+    if chosen.memory_gib is not None and not (chosen.longest_batch and chosen.memory_gib > 0):
+        raise SslbenchError("profile: --memory_gib must be above 0, and belongs to --longest_batch")
 
     import torch
 
@@ -77,7 +88,10 @@ def main(argv: list[str]) -> int:
         speed=not chosen.no_speed,
         memory=not chosen.no_memory,
         growth=chosen.growth,
+        longest_batch=chosen.longest_batch,
+        memory_gib=chosen.memory_gib,
         threads=chosen.threads or torch.get_num_threads(),
+        device=chosen.device,
     )
     costs = profile(subjects, options, say=lambda line: print(line, file=sys.stderr, flush=True))
     if chosen.json:
@@ -140,19 +154,22 @@ def _print_table(costs: list[Cost], options: Options) -> None:
     from sslbench.report.terminal import print_table
 
     header = ["system", "params", "trainable", "MACs", "short", "medium", "long", "longer",
-              "RTF", "infer s/s", "train s/s", "infer mem", "train mem"]  # fmt: skip
+              "RTF", "infer s/s", "train s/s", "infer mem", "train mem", "longest batch"]  # fmt: skip
     lines = []
-    for cost in costs:
-        found = to_json(cost, options)
+    figures = [to_json(cost, options) for cost in costs]
+    for found in figures:
         lines.append(
-            [cost.subject.system]
+            [found["system"]]
             + [quantity(found[key], "parameters") for key in ("params_total", "params_trainable")]
             + [quantity(value, "G") for value in (found["macs_g"], *found["macs_buckets_g"].values())]
             + [quantity(found[key], "s/s") for key in ("rtf", "audio_s_per_s", "train_audio_s_per_s")]
             + [quantity(found[f"peak_mem_{key}_bytes"], "bytes") for key in ("inference", "train")]
+            + [quantity(found["longest_batch_audio_s"], "s")]
         )
     print_table(f"Cost ({options.threads} torch threads)", header, lines)
     print("energy: " + "; ".join(sorted({_energy_line(cost) for cost in costs})))
+    for method in sorted({found["longest_batch_method"] for found in figures} - {None}):
+        print(f"longest batch: {method}")
     for cost in costs:
         for flag in cost.flags:
             print(f"note: {cost.subject.system}: {flag}")

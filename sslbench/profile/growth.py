@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.profile.macs import count_macs
 from sslbench.profile.timing import measure
+from sslbench.profile.workload import Workload, inference_step
 
 LENGTHS_S = (5, 10, 20, 40, 80, 160, 320, 600)
 TIMED_S = (5, 10, 20, 40)
@@ -64,7 +64,7 @@ def measure_growth(build: Callable[[], nn.Module], timed: bool = True, budget_s:
     seconds: dict[int, float] = {}
     if timed:
         upstream = build().eval()
-        runs = {str(length): _inference(upstream, length) for length in TIMED_S}
+        runs = {str(length): inference_step(upstream, Workload(1, length)) for length in TIMED_S}
         seconds = {int(name): t.median_s for name, t in measure(runs, 3, budget_s).items()}
     return Growth(macs_g, seconds, fit(list(macs_g), list(macs_g.values())))
 
@@ -85,13 +85,3 @@ def fit(lengths_s: Sequence[float], costs: Sequence[float]) -> Curve:
             parts[alone] = both[:, alone].sum() / (both[:, alone] ** 2).sum()
     errors = np.abs(both @ parts - 1)
     return Curve(float(parts[0]), float(parts[1]), float(errors.max()))
-
-
-def _inference(upstream: nn.Module, length_s: int) -> Callable[[], object]:
-    wav = 0.1 * torch.randn(length_s * SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(0))
-
-    def run() -> object:
-        with torch.inference_mode():
-            return upstream([wav])
-
-    return run

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import nn
 
 from sslbench.errors import SslbenchError
-from sslbench.profile import energy, memory, timing
+from sslbench.profile import capacity, energy, memory, timing
+from sslbench.profile.capacity import Capacity
 from sslbench.profile.growth import Curve, Growth, measure_growth
 from sslbench.profile.macs import Macs, count_macs
 from sslbench.profile.timing import Timing
@@ -41,8 +42,14 @@ class Options:
     """Whether to measure peak memory."""
     growth: bool = False
     """Whether to count, and time, clips from 5 s to 10 min."""
+    longest_batch: bool = False
+    """Whether to find the longest batch of a training update that fits into memory."""
+    memory_gib: float | None = None
+    """For `longest_batch`; None takes what is free when the search begins."""
     threads: int = 1
     """Torch threads."""
+    device: str = "cpu"
+    """Where speed, memory and energy are measured: "cpu" or "cuda". MACs are counted without any."""
 
 
 @dataclass
@@ -65,6 +72,8 @@ class Cost:
     """Which counter, or why none."""
     growth: Growth | None = None
     """Cost by length, when asked for."""
+    capacity: Capacity | None = None
+    """The longest batch that fits, when asked for."""
     notes: list[str] = field(default_factory=list)
     """What is absent or doubtful, in words."""
     wall_s: float = 0.0
@@ -113,18 +122,28 @@ def profile(subjects: Sequence[Subject], options: Options, say: Callable[[str], 
             cost.wall_s += (time.perf_counter() - started) / len(costs)
         say("speed: " + ", ".join(f"{cost.subject.system} {_speed_line(cost)}" for cost in costs))
         for cost in costs:
-            _energy(cost, options.budget_s)
+            _energy(cost, options)
     if options.growth:
         for cost in costs:
-            make = partial(build, cost.subject.upstream, cost.subject.ckpt, True)
+            make = partial(_load, cost.subject, True, options.device)
             cost.growth = measure_growth(make, options.speed, options.budget_s)
             say(f"{cost.subject.system}: grows as {_growth_line(cost.growth.macs_curve)}")
     if options.memory:
         for cost in costs:
             started = time.perf_counter()
-            _memory(cost, options.threads)
+            _memory(cost, options)
+            cost.wall_s += time.perf_counter() - started
+    if options.longest_batch:
+        limit_bytes = capacity.memory_limit(options.device, options.memory_gib)
+        for cost in costs:
+            started = time.perf_counter()
+            _longest_batch(cost, options, limit_bytes, say)
             cost.wall_s += time.perf_counter() - started
     return costs
+
+
+def _load(subject: Subject, frozen: bool, device: str) -> nn.Module:
+    return build(subject.upstream, subject.ckpt, frozen).to(device)
 
 
 def _static(subject: Subject) -> Cost:
@@ -155,13 +174,13 @@ def _time(costs: Sequence[Cost], options: Options) -> None:
     inference: dict[str, Callable[[], object]] = {}
     training: dict[str, Callable[[], object]] = {}
     for index, cost in enumerate(costs):
-        upstream = build(cost.subject.upstream, cost.subject.ckpt, frozen=True)
+        upstream = _load(cost.subject, True, options.device)
         inference[f"{index} single"] = inference_step(upstream, SINGLE)
         inference[f"{index} batch"] = inference_step(upstream, BATCH)
         if reason := why_no_training(upstream):
             cost.notes.append(f"no training speed: {cost.subject.upstream} {reason}")
         else:
-            thawed = build(cost.subject.upstream, cost.subject.ckpt, frozen=False)
+            thawed = _load(cost.subject, False, options.device)
             training[f"{index} train"] = training_step(thawed, BATCH)
     for group in (inference, training):
         try:
@@ -173,17 +192,17 @@ def _time(costs: Sequence[Cost], options: Options) -> None:
             costs[int(position)].timings[name] = value
 
 
-def _energy(cost: Cost, budget_s: float) -> None:
-    counter = energy.open_counter()
+def _energy(cost: Cost, options: Options) -> None:
+    counter = energy.open_counter(options.device)
     if isinstance(counter, str):
         cost.energy_method = counter
         return
     cost.energy_method = counter.method
-    steps = {"inference": inference_step(build(cost.subject.upstream, cost.subject.ckpt, True), BATCH)}
+    steps = {"inference": inference_step(_load(cost.subject, True, options.device), BATCH)}
     if "train" in cost.timings:
-        steps["train"] = training_step(build(cost.subject.upstream, cost.subject.ckpt, False), BATCH)
+        steps["train"] = training_step(_load(cost.subject, False, options.device), BATCH)
     for name, step in steps.items():
-        spent = energy.measure(step, counter, budget_s)
+        spent = energy.measure(step, counter, options.budget_s)
         cost.energy_j_per_audio_s[name] = spent.joules_per_call / BATCH.audio_s
 
 
@@ -194,13 +213,33 @@ def _growth_line(curve: Curve) -> str:
     return f"{line} (points within {curve.worst_error:.1%})"
 
 
-def _memory(cost: Cost, threads: int) -> None:
-    found = memory.peak_memory(
-        cost.subject.upstream, cost.subject.ckpt, threads, train="train" in cost.timings
-    )
+def _memory(cost: Cost, options: Options) -> None:
+    subject = cost.subject
+    train = "train" in cost.timings
+    found = memory.peak_memory(subject.upstream, subject.ckpt, options.threads, train, options.device)
     cost.memory_bytes.update(found)
     if not found:
         cost.notes.append("no peak memory: this machine has no /proc/self/status")
+
+
+def _longest_batch(cost: Cost, options: Options, limit_bytes: int, say: Callable[[str], None]) -> None:
+    subject = cost.subject
+    if reason := why_no_training(build(subject.upstream, subject.ckpt, frozen=True)):
+        cost.notes.append(f"no longest batch: {subject.upstream} {reason}")
+        return
+    job = memory.Job(
+        "update", subject.upstream, subject.ckpt, options.threads, options.device, limit_bytes=limit_bytes
+    )
+
+    def peak_bytes(clips: int) -> int | None:
+        peak = memory.update_peak_bytes(replace(job, clips=clips))
+        used = "memory ran out" if peak is None else f"{peak / 2**30:.2f} of {limit_bytes / 2**30:.2f} GiB"
+        say(f"{subject.system}: update of {clips * capacity.CLIP_S:g} s of audio: {used}")
+        return peak
+
+    cost.capacity = capacity.longest_batch(peak_bytes, limit_bytes)
+    if not cost.capacity.clips:
+        cost.notes.append(f"not even {capacity.CLIP_S:g} s of audio fit into {limit_bytes / 2**30:.2f} GiB")
 
 
 def _speed_line(cost: Cost) -> str:

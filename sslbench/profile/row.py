@@ -7,6 +7,8 @@ from typing import Any
 
 from sslbench import provenance
 from sslbench.io import sha256_json
+from sslbench.profile import memory
+from sslbench.profile.capacity import CLIP_S, Capacity
 from sslbench.profile.growth import Growth
 from sslbench.profile.macs import BUCKETS, TOTAL_AUDIO_S
 from sslbench.profile.measure import Cost, Options
@@ -39,6 +41,12 @@ def to_json(cost: Cost, options: Options) -> dict[str, Any]:
         "energy_inference_j_per_audio_s": cost.energy_j_per_audio_s.get("inference"),
         "energy_train_j_per_audio_s": cost.energy_j_per_audio_s.get("train"),
         "energy_method": cost.energy_method,
+        "memory_method": memory.method(options.device),
+        "longest_batch_audio_s": cost.capacity.audio_s if cost.capacity else None,
+        "longest_batch_method": longest_batch_method(cost.capacity, options.device)
+        if cost.capacity
+        else None,
+        "device": options.device,
         "growth": growth_json(cost.growth) if cost.growth else None,
         "workloads": {"single": SINGLE.name, "batch": BATCH.name, "train": BATCH.name},
         "spreads": {name: timed.spread for name, timed in timings.items()},
@@ -62,6 +70,12 @@ def growth_json(growth: Growth) -> dict[str, Any]:
     }
 
 
+def longest_batch_method(found: Capacity, device: str) -> str:
+    """What "fits" means: rows are comparable when this is the same."""
+    update = f"forward, backward and AdamW in fp32 on clips of {CLIP_S:g} s"
+    return f"{update} within {found.limit_bytes / 2**30:.1f} GiB, {memory.method(device)}"
+
+
 # key of `to_json` -> unit, higher is better; the first is the row's headline
 METRICS: dict[str, tuple[str, bool]] = {
     "macs_g": ("G", False),
@@ -73,6 +87,7 @@ METRICS: dict[str, tuple[str, bool]] = {
     "train_audio_s_per_s": ("s/s", True),
     "peak_mem_inference_bytes": ("bytes", False),
     "peak_mem_train_bytes": ("bytes", False),
+    "longest_batch_audio_s": ("s", True),
     "energy_inference_j_per_audio_s": ("J/s", False),
     "energy_train_j_per_audio_s": ("J/s", False),
 }
@@ -101,6 +116,12 @@ def to_row(cost: Cost, options: Options, tier: str, seed: int) -> ResultRow:
     if cost.growth:
         costs |= {f"macs_at_{length}s_g": value for length, value in cost.growth.macs_g.items()}
         costs |= {f"wall_at_{length}s_s": value for length, value in cost.growth.seconds.items()}
+    if cost.capacity:
+        costs |= {"longest_batch_limit_bytes": float(cost.capacity.limit_bytes)}
+        costs |= {"longest_batch_trials": float(len(cost.capacity.tried))}
+    methods = {"energy": cost.energy_method}
+    methods |= {"memory": memory.method(options.device)} if cost.memory_bytes else {}
+    methods |= {"longest_batch": found["longest_batch_method"]} if cost.capacity else {}
     settings = {"subject": dataclasses.asdict(cost.subject), "options": dataclasses.asdict(options)}
     return make_row(
         system=cost.subject.system,
@@ -113,7 +134,7 @@ def to_row(cost: Cost, options: Options, tier: str, seed: int) -> ResultRow:
         data=Data(corpus="superb-32-lengths", split="noise", synthetic=True, hours=TOTAL_AUDIO_S / 3600),
         metrics=metrics,
         cost=costs,
-        methods={"energy": cost.energy_method},
+        methods=methods,
         flags=cost.flags,
         provenance=provenance.collect(sha256_json(settings), sha256_json(BUCKETS), seed),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,9 +57,15 @@ def build(name: str, ckpt: str | None, frozen: bool) -> nn.Module:
         return load_upstream(name, ckpt, frozen=frozen)
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where its first parameter or buffer lies; the CPU for a module without any."""
+    held = next(itertools.chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if held is None else held.device
+
+
 def inference_step(upstream: nn.Module, workload: Workload) -> Callable[[], object]:
     """A call that runs the clips through the frozen upstream."""
-    wavs = workload.wavs()
+    wavs = [wav.to(device_of(upstream)) for wav in workload.wavs()]
 
     def step() -> object:
         with torch.inference_mode():
@@ -79,7 +87,7 @@ def why_no_training(upstream: nn.Module) -> str | None:
 def training_loss(upstream: nn.Module, workload: Workload, seed: int = 0) -> Callable[[], torch.Tensor]:
     """A call that computes the pretraining loss per frame, in training mode and on the model's device."""
     model: Any = upstream.model
-    device = next(model.parameters()).device
+    device = device_of(model)
     wavs = torch.stack(workload.wavs(seed)).to(device)  # (B, T)
     frames = -(-wavs.shape[1] // 320)  # labels come one per 20 ms, whatever the model's own stride is
     generator = torch.Generator().manual_seed(seed)
@@ -109,3 +117,16 @@ def training_step(upstream: nn.Module, workload: Workload, seed: int = 0) -> Cal
         return value
 
     return step
+
+
+def update_steps(upstream: nn.Module, workload: Workload) -> list[Callable[[], object]]:
+    """Two updates with AdamW: of one clip, which leaves gradients and optimizer states, then of all clips."""
+    losses = [training_loss(upstream, clips) for clips in (Workload(1, workload.clip_s), workload)]
+    optimizer = torch.optim.AdamW([p for p in upstream.parameters() if p.requires_grad])
+
+    def update(loss: Callable[[], torch.Tensor]) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        optimizer.step()
+
+    return [partial(update, loss) for loss in losses]

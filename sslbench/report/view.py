@@ -18,6 +18,7 @@ COSTS = {
     "rtf": ("RTF", "s/s"),
     "train_audio_s_per_s": ("Training speed", "audio s/s"),
     "peak_mem_train_bytes": ("Training memory", "MiB"),
+    "longest_batch_audio_s": ("Longest batch", "s"),
 }
 
 
