@@ -15,7 +15,7 @@ from sslbench.errors import SslbenchError
 from sslbench.profile.workload import BATCH
 
 CLIP_S = BATCH.clip_s
-MAX_GROWTH = 6
+MAX_GROWTH = 5
 """A guess is at most this many times the largest batch that is known to fit: lines bend."""
 CLOSE_ENOUGH = 0.97
 """The search ends when a batch that fits is this close to one that does not."""
@@ -68,18 +68,24 @@ def longest_batch(peak_bytes: Callable[[int], int | None], limit_bytes: int) -> 
 
 
 def _next(tried: dict[int, int | None], fits: int, too_many: int | None, limit_bytes: int) -> int:
-    """Where a line through the two largest measurements meets the limit, kept between what is known."""
-    known = sorted((clips, peak) for clips, peak in tried.items() if peak is not None)
-    guess = MAX_GROWTH * fits
-    if len(known) > 1:
-        (few, low), (many, high) = known[-2:]
-        if high > low:
-            guess = many + int((limit_bytes - high) * (many - few) / (high - low))
+    """Where the line through the last measurements meets the limit, kept between what is known."""
+    enough = max(fits + 1, int(fits / CLOSE_ENOUGH))  # when this is too many, the search is over
+    guess = max(_guess(tried, limit_bytes), enough)
     if too_many is None:
-        return min(max(guess, fits + 1), MAX_GROWTH * fits)
-    if not fits < guess < fits + 0.9 * (too_many - fits):  # the line bends: halving is safe
-        guess = (fits + too_many) // 2
-    return min(max(guess, fits + 1), too_many - 1)
+        return min(guess, max(MAX_GROWTH * fits, enough))
+    if guess > fits + 0.9 * (too_many - fits):  # the line bends: halving is safe
+        guess = max((fits + too_many) // 2, min(enough, too_many - 1))
+    return guess
+
+
+def _guess(tried: dict[int, int | None], limit_bytes: int) -> int:
+    known = sorted((clips, peak) for clips, peak in tried.items() if peak is not None)
+    if len(known) < 2:
+        return MAX_GROWTH
+    many, high = known[-1]
+    # allocators hand out memory in steps: points close together say nothing about the slope
+    few, low = next((point for point in reversed(known) if point[0] < 0.9 * many), known[0])
+    return many + int((limit_bytes - high) * (many - few) / (high - low)) if high > low else MAX_GROWTH * many
 
 
 def memory_limit(device: str, memory_gib: float | None) -> int:

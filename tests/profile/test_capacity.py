@@ -42,7 +42,7 @@ def test_the_longest_batch_is_found_in_a_dozen_measurements(shape: str, limit_gi
     assert found.clips >= CLOSE_ENOUGH * truth - 1
     assert found.clips == 0 or SHAPES[shape](found.clips) <= limit
     assert len(found.tried) <= capacity.MAX_TRIALS
-    assert highest <= max(3 * limit, SHAPES[shape](6))
+    assert highest <= max(3 * limit, SHAPES[shape](capacity.MAX_GROWTH))
     assert found.audio_s == 5 * found.clips
 
 
