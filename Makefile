@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sslbench-installed
 
-.PHONY: help demo test test-kill lint typecheck bench bench-models bench-quirks bench-superb bench-peft bench-espnet clean
+.PHONY: help demo test test-kill test-k2 lint typecheck clean bench bench-models bench-quirks bench-superb bench-peft \
+	bench-espnet bench-manifests bench-loader bench-bf16
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
@@ -98,4 +99,4 @@ test-k2: $(VENV_K2)/.installed
 	PYTHONPATH=. $(VENV_K2)/bin/python -m pytest -p no:cacheprovider tests/with_k2 tests/parity/test_rnnt_loss.py
 
 clean:
-	rm -rf egs/*/*/data egs/*/*/exp egs/*/*/results egs/*/*/report build *.egg-info
+	rm -rf egs/mini/*/data egs/mini/*/exp egs/mini/*/results egs/mini/*/report build
