@@ -2,7 +2,7 @@
 # Libri-Light (60,000 h of audiobooks, arXiv 1912.07875): k2SSL's Large model and HuBERT Large. Give the folder
 # that holds small/ medium/ large/ as --corpus_root. Units are k2SSL's: 500 clusters of HuBERT Base's layer 9,
 # which s3prl fetches.
-# First 'sslbench plan conf/pretrain_zipformer_large.yaml --gpus 32 --corpus_hours 60000': what it will cost.
+# First 'sslbench plan conf/pretrain_zipformer_large.yaml --gpus 32 --hours 60000': what it will cost.
 set -euo pipefail
 cd "$(dirname "$0")"
 ../../TEMPLATE/ssl1/ssl.sh \

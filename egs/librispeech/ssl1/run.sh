@@ -4,7 +4,7 @@
 # and give DIR (the folder that holds LibriSpeech/) as --corpus_root. One model: --upstream zipformer_base.
 # Other amounts of labels (1 h and 10 h are Libri-Light's limited sets, arXiv 1912.07875), for example
 #   --stages asr --label_set train-10h --asr_config conf/asr_10h.yaml
-# First 'sslbench plan conf/pretrain_zipformer_base.yaml --gpus 8 --corpus_hours 960': what it will cost.
+# First 'sslbench plan conf/pretrain_zipformer_base.yaml --gpus 8 --hours 960': what it will cost.
 set -euo pipefail
 cd "$(dirname "$0")"
 ../../TEMPLATE/ssl1/ssl.sh \
