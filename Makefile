@@ -9,7 +9,7 @@ STAMP := $(VENV)/.sslbench-installed
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
-	@echo "make test-kill kills, interrupts and starves a training run seventy times (some minutes)"
+	@echo "make test-kill kills, interrupts and starves training and probe runs eighty times (some minutes)"
 	@echo "make lint       ruff and shellcheck"
 	@echo "make typecheck  strict mypy"
 	@echo "make bench      cost of every tiny upstream, one run, interleaved"
@@ -37,7 +37,7 @@ test: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
 
 test-kill: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest tests/faults -m kill
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest tests/faults tests/probe/test_kill.py -m kill
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,72 +3,115 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from official_layouts import iemocap
 
 SCRIPT = """
-import sys, time
+import sys
 from dataclasses import replace
-from pathlib import Path
-sys.path.insert(0, {here!r})
-from probe_fakes import Spectral
-from sslbench.probe.runner import Named, ProbeSettings, run_task
-from sslbench.probe.task import load_task
-from sslbench.report import store
-corpus, root = Path(sys.argv[1]), Path(sys.argv[2])
-task = load_task("er", "smoke")
-task.protocol = replace(task.protocol, steps=150, eval_every=50, lr_grid=[1e-2, 1e-3])
-how = ProbeSettings(corpus, root / "exp", root / "results")
-row = run_task(task, Spectral, Named("fake", "fake"), how)
-store.save(row, root / "results")
+import sslbench.probe.task
+from sslbench.cli import main
+
+share, original = float(sys.argv[1]), sslbench.probe.task.load_task
+
+def load_shortened(name, tier):
+    task = original(name, tier)
+    steps = round(task.protocol.steps * share)
+    task.protocol = replace(task.protocol, steps=steps, eval_every=max(1, steps // 3))
+    return task
+
+sslbench.probe.task.load_task = load_shortened
+sys.exit(main(["superb", "run", *sys.argv[2:]]))
 """
 
 
-@pytest.mark.parametrize("kills", [pytest.param(2), pytest.param(10, marks=pytest.mark.kill)])
-def test_sigkill_at_random_moments_changes_nothing(kills: int, tmp_path: Path) -> None:
-    """Ten units (five folds, two learning rates); none that is finished runs again, no file is torn."""
-    corpus = iemocap(tmp_path / "corpus")
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
+class Killed:
+    """`sslbench superb run` with a share of tier smoke's steps, to the end or until it is killed."""
 
-    def start(root: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable, str(script), str(corpus), str(tmp_path / root)]
-        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def __init__(self, folder: Path, share: float, words: Sequence[str]) -> None:
+        self.folder = folder
+        self.script = folder / "run.py"
+        self.script.write_text(SCRIPT)
+        self.words = [str(share), *words]
+        self.finished: dict[Path, int] = {}
 
-    began = time.monotonic()
-    assert start("whole").wait() == 0
-    whole_s = time.monotonic() - began
-    draw = random.Random(kills)
-    finished: dict[Path, int] = {}
-    rerun_units = 0
-    for _ in range(kills):
-        process = start("killed")
-        time.sleep(whole_s * draw.uniform(0.5, 0.95))  # most of the time before is the start of Python
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        found = {
-            p: p.stat().st_mtime_ns for p in (tmp_path / "killed" / "exp").glob("er/fold*/lr-*/done.json")
-        }
-        rerun_units += sum(found.get(path) != stamp for path, stamp in finished.items())
-        finished = found
-        for path in (tmp_path / "killed").rglob("*.json"):
+    def start(self, root: str) -> subprocess.Popen[str]:
+        """Returns when Python and torch are loaded and the first task is announced."""
+        words = [*self.words, "--out", str(self.folder / root), "--results", str(self.folder / root / "rows")]
+        process = subprocess.Popen(
+            [sys.executable, str(self.script), *words],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        while not (line := process.stderr.readline()).startswith("task 1 "):
+            assert line, process.wait()
+        return process
+
+    def whole(self, root: str) -> float:
+        """Seconds of a run to the end, without the start of Python."""
+        process = self.start(root)
+        began = time.monotonic()
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+        return time.monotonic() - began
+
+    def kill(self, after_s: float) -> None:
+        """Start it again, kill it, and look at what is on disk."""
+        process = self.start("killed")
+        try:
+            process.communicate(timeout=after_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        self.check()
+
+    def check(self) -> None:
+        """No finished unit was done again; every file is whole or absent."""
+        root = self.folder / "killed"
+        found = {path: path.stat().st_mtime_ns for path in root.rglob("done.json")}
+        assert {path: found.get(path) for path in self.finished} == self.finished
+        self.finished = found
+        for path in root.rglob("*.json"):
             if not path.name.startswith(".tmp-"):
-                json.loads(path.read_text())  # whole or absent
-    assert rerun_units == 0
-    assert start("killed").wait() == 0
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
-    rows = [
-        json.loads((tmp_path / r / "results" / "fake" / "er.json").read_text()) for r in ("whole", "killed")
-    ]
-    assert rows[0]["metrics"] == rows[1]["metrics"]
-    assert rows[0]["search"] == rows[1]["search"]
-    leftovers = [name for _, _, names in os.walk(tmp_path / "killed" / "results") for name in names]
-    assert [name for name in leftovers if not name.startswith(".tmp-")] == ["er.json"]
+                json.loads(path.read_text())
+
+    def rows(self, root: str) -> dict[str, list[object]]:
+        """Metrics and search of each row."""
+        paths = sorted((self.folder / root / "rows").rglob("*.json"))
+        rows = [json.loads(p.read_text()) for p in paths if not p.name.startswith(".tmp-")]
+        return {row["evaluation"]: [row["metrics"], row["search"]] for row in rows}
+
+
+def killed_at_random(run: Killed, kills: int) -> None:
+    whole_s = run.whole("whole")
+    draw = random.Random(kills)
+    for _ in range(kills):
+        run.kill(whole_s * draw.uniform(0, 2 / kills))
+    run.whole("killed")
+    run.check()
+    assert len(run.finished) == len(list((run.folder / "whole").rglob("done.json")))
+    assert run.rows("killed") == run.rows("whole")
+
+
+def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
+    """Fifteen units: five folds, three learning rates."""
+    corpus = iemocap(tmp_path / "corpus")
+    killed_at_random(
+        Killed(tmp_path, 0.5, ["--upstream", "fbank", "--tasks", "er", "--data", str(corpus)]), 2
+    )
+
+
+@pytest.mark.kill
+def test_ten_kills_of_all_tasks(tmp_path: Path, mini_corpus: Path) -> None:
+    words = ["--upstream", "hubert_k2ssl_tiny", "--tasks", "all", "--data", str(mini_corpus)]
+    run = Killed(tmp_path, 0.25, words)
+    killed_at_random(run, 10)
+    assert len(run.rows("killed")) == 10
