@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from lhotse.cut import Cut
 
 from sslbench.downstream.ks.data import CLASSES, UNKNOWN, labelled_parts, official_parts
 from sslbench.probe.batching import weighted_batches
@@ -24,12 +26,7 @@ class Task(UtteranceTask):
     config_path = Path(__file__).with_name("config.yaml")
 
     def prepare(self, root: Path) -> Parts:
-        seed = int(self.settings["silence_seed"])
-        parts = (
-            labelled_parts(root, self.settings)
-            if is_prepared(root)
-            else official_parts(root, self.settings, seed)
-        )
+        parts = labelled_parts(root, self.settings) if is_prepared(root) else self._official(root)
         self.slots = [CLASSES]
         examples: Parts = {}
         for part, cuts in parts.items():
@@ -40,6 +37,19 @@ class Task(UtteranceTask):
                 for cut, word in zip(cuts, words, strict=True)
             ]
         return examples
+
+    def _official(self, root: Path) -> dict[str, list[Cut]]:
+        folder = self.settings["test_folder"]
+        held_out = self.tier != "full" and not (root / folder).is_dir()
+        parts = official_parts(root, self.settings, int(self.settings["silence_seed"]), held_out)
+        if held_out:
+            self.settings["test_name"] = "held-out speakers"
+            print(
+                f"ks: {root} lacks {folder}; tier {self.tier} tests on {len(parts['test'])} clips of "
+                "held-out speakers of the training archive",
+                file=sys.stderr,
+            )
+        return parts
 
     def waveform(self, wav: torch.Tensor) -> torch.Tensor:
         return wav * 10 ** (GAIN_DB / 20)

@@ -36,17 +36,27 @@ def manifest_parts(root: Path, names: Mapping[str, Any]) -> dict[str, list[Cut]]
     Raises:
         SslbenchError: a split is missing, naming all that are there.
     """
-    parts: dict[str, list[Cut]] = {}
+    found = {part: _split_named(root, part, str(names[part])) for part in STARTS}
+    return {part: list(open_manifest(root / f"{name}.jsonl.gz")) for part, name in found.items()}
+
+
+def test_split(root: Path, settings: Mapping[str, Any]) -> str:
+    """What a row calls its test set: the task's name for it, or the split that stands in for it."""
+    if "test" in settings and is_prepared(root):
+        found = _split_named(root, "test", str(settings["test"]))
+        if found != settings["test"]:
+            return found
+    return str(settings.get("test_name", "test"))
+
+
+def _split_named(root: Path, part: str, wanted: str) -> str:
     known = splits(root)
-    for part, starts in STARTS.items():
-        wanted = str(names[part])
-        if wanted not in known:
-            alike = [name for name in known if name.startswith(starts)]
-            if len(alike) != 1:
-                raise SslbenchError(f"{root}: has no split {wanted!r} (its splits: {', '.join(known)})")
-            wanted = alike[0]
-        parts[part] = list(open_manifest(root / f"{wanted}.jsonl.gz"))
-    return parts
+    if wanted in known:
+        return wanted
+    alike = [name for name in known if name.startswith(STARTS[part])]
+    if len(alike) != 1:
+        raise SslbenchError(f"{root}: has no split {wanted!r} (its splits: {', '.join(known)})")
+    return alike[0]
 
 
 def label(cut: Cut, name: str) -> Any:

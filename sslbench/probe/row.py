@@ -9,6 +9,7 @@ from torch import nn
 
 from sslbench import provenance
 from sslbench.io import sha256_json, write_json
+from sslbench.probe.files import test_split
 from sslbench.probe.plan import Plan
 from sslbench.probe.rundir import RunDir, write_predictions
 from sslbench.probe.score import Scored
@@ -38,7 +39,7 @@ def task_row(
         weights_sha256=cast(str | None, getattr(upstream, "weights_sha256", None)),
         data=Data(
             corpus=str(custom.get("corpus", settings.data.resolve().name)),
-            split=str(task.settings.get("test_name", "test")),
+            split=test_split(settings.data, task.settings),
             synthetic=bool(custom.get("synthetic", False)),
             hours=sum(e.cut.duration for e in test) / 3600,
         ),

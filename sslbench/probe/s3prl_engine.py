@@ -24,6 +24,7 @@ from sslbench import provenance
 from sslbench.errors import SslbenchError
 from sslbench.io import read_yaml, sha256_json, write_text
 from sslbench.probe.encoder import Encoder
+from sslbench.probe.files import test_split
 from sslbench.probe.plan import audio_digest, identity, make_plan
 from sslbench.probe.rundir import write_predictions
 from sslbench.probe.runner import Named, ProbeSettings, upstream_loader
@@ -102,7 +103,7 @@ def run_task_s3prl(
         weights_sha256=getattr(upstream, "weights_sha256", None),
         data=Data(
             corpus=str(custom.get("corpus", settings.data.resolve().name)),
-            split=str(task.settings.get("test_name", "test")),
+            split=test_split(settings.data, task.settings),
             synthetic=bool(custom.get("synthetic", False)),
             hours=sum(e.cut.duration for e in plan.test()) / 3600,
         ),
