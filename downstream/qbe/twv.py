@@ -1,7 +1,8 @@
 """Maximum term-weighted value of detection scores.
 
 TWV(θ) = 1 − mean over queries of (P_miss + β · P_fa), where a trial is a pair of query and document.
-QUESST 2014 (Anguera et al., MediaEval 2014): P_target 0.0008, C_fa 1, C_miss 100, so β = 12.49.
+QUESST 2014 (Anguera et al., MediaEval 2014, ceur-ws.org/Vol-1263 paper 35): P_target 0.0008, C_fa 1,
+C_miss 100, so β = 12.49.
 """
 
 from __future__ import annotations
