@@ -101,6 +101,7 @@ def killed_at_random(run: Killed, kills: int) -> None:
     assert run.rows("killed") == run.rows("whole")
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     """Fifteen units: five folds, three learning rates."""
     corpus = iemocap(tmp_path / "corpus")
