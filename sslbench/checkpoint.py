@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class UpstreamCheckpoint:
 
         Raises:
             SslbenchError: missing folder or file.
-            CorruptFileError: the weights do not match their checksum.
+            CorruptFileError: the weights do not match their checksum, or a description lacks an entry.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -67,7 +67,10 @@ class UpstreamCheckpoint:
                 f"{folder}: is no upstream checkpoint (lacks {', '.join(missing)}); make one with "
                 "'sslbench export EXP --out DIR', or from another toolkit's with 'sslbench convert'"
             )
-        settings, card = read_yaml(folder / CONFIG), read_yaml(folder / CARD)
+        settings, card = (
+            _mapping(folder / name, keys)
+            for name, keys in ((CONFIG, ("family", "model")), (CARD, ("weights",)))
+        )
         digest = sha256_file(folder / WEIGHTS)
         if digest != card.get("weights_sha256"):
             raise CorruptFileError(
@@ -78,6 +81,14 @@ class UpstreamCheckpoint:
         except SafetensorError as error:
             raise CorruptFileError(f"{folder / WEIGHTS}: damaged ({error})") from None
         return cls(settings["family"], settings["model"], state, card["weights"], card, digest)
+
+
+def _mapping(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    content = read_yaml(path)
+    lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if lacking:
+        raise CorruptFileError(f"{path}: lacks {', '.join(lacking)}; export or convert it again")
+    return dict(content)
 
 
 def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:

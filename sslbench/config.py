@@ -7,6 +7,7 @@ only differences from the defaults; unknown keys and wrong types are errors that
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,15 +50,20 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     except SslbenchError:
         raise
     except Exception as error:  # jsonargparse raises several kinds; each says which key
-        raise SslbenchError(f"{where}: {error}") from None
+        raise SslbenchError(f"{where}: {_one_line(error)}") from None
 
 
 def load(cls: type[T], path: Path | str) -> T:
     """Make a config from a YAML file. Raises `SslbenchError` naming the file."""
+    return build(cls, read_values(path), where=str(path))
+
+
+def read_values(path: Path | str) -> dict[str, Any]:
+    """The settings in a YAML file. Raises `SslbenchError` naming the file when it holds anything else."""
     values = read_yaml(path) or {}
     if not isinstance(values, Mapping):
         raise SslbenchError(f"{path}: expected 'key: value' lines")
-    return build(cls, values, where=str(path))
+    return dict(values)
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str, epilog: str = "") -> T:
@@ -80,7 +86,18 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str, epilog
     except SslbenchError:
         raise
     except Exception as error:
-        raise SslbenchError(f"{prog}: {error}") from None
+        raise SslbenchError(f"{prog}: {_one_line(error)}{_meant(error, cls)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _meant(error: Exception, cls: type[Any]) -> str:
+    """The setting that a mistyped one in a file is close to."""
+    name = re.search(r"Option '(\w+)' is not accepted", str(error))
+    known = [option.name for option in dataclasses.fields(cls)]
+    return f"; {did_you_mean(name[1], known)}" if name else ""
 
 
 def _instantiate(parser: ArgumentParser, parsed: Namespace, cls: type[T]) -> T:

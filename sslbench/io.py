@@ -79,13 +79,22 @@ def write_json(target: Path | str, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(source: Path | str) -> Any:
-    """Read a JSON file. Raises `SslbenchError` when missing, `CorruptFileError` when not JSON."""
+def read_text(source: Path | str) -> str:
+    """Read a text file. Raises `SslbenchError` when missing, `CorruptFileError` when not UTF-8."""
     try:
-        return json.loads(Path(source).read_text(encoding="utf-8"))
+        return Path(source).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SslbenchError(f"{source}: no such file") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{source}: is no UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def read_json(source: Path | str) -> Any:
+    """Read a JSON file. Raises `SslbenchError` when missing, `CorruptFileError` when not JSON."""
+    text = read_text(source)
+    try:
+        return json.loads(text)
+    except ValueError as error:
         raise CorruptFileError(f"{source}: not valid JSON ({error})") from None
 
 
@@ -96,12 +105,11 @@ def write_yaml(target: Path | str, value: Any) -> None:
 
 def read_yaml(source: Path | str) -> Any:
     """Read a YAML file. Raises `SslbenchError` when missing, `CorruptFileError` when not YAML."""
+    text = read_text(source)
     try:
-        return yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SslbenchError(f"{source}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CorruptFileError(f"{source}: not valid YAML ({error})") from None
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CorruptFileError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 def write_jsonl(target: Path | str, rows: list[dict[str, Any]]) -> None:
@@ -112,12 +120,12 @@ def write_jsonl(target: Path | str, rows: list[dict[str, Any]]) -> None:
 
 def read_jsonl(source: Path | str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON-lines file; a torn last line (killed writer) is left out."""
-    with Path(source).open(encoding="utf-8") as stream:
+    with Path(source).open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 yield json.loads(line)
-            except ValueError:
-                if line.endswith("\n"):
+            except ValueError:  # also what is no UTF-8
+                if line.endswith(b"\n"):
                     raise CorruptFileError(f"{source}:{number}: not valid JSON") from None
 
 

@@ -57,6 +57,8 @@ def _load_expert(
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     entry = registry.Entry(target, target, family=target, source="plugin").load()
+    if not callable(entry):
+        raise SslbenchError(f"{target}: is no class or function that builds an upstream")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         expert = entry(ckpt=str(ckpt) if ckpt else None, **options)

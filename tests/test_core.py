@@ -155,3 +155,44 @@ def test_a_closed_terminal_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch
     with Progress("work", 2) as progress:
         progress.advance(2)
     assert progress.done == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("plan DIR/text", "text: expected 'key: value' lines"),
+        ("plan DIR", "Is a directory"),
+        ("plan DIR/plan.yaml --batch_s 0", "--batch_s and --hours must be above 0"),
+        ("pretrain --config DIR/torn.yaml", "sslbench pretrain: "),
+        ("pretrain --config DIR/typo.yaml", "'max_step' is not accepted; did you mean max_steps"),
+        ("check zipformer_tiny --ckpt DIR/ckpt", "card.yaml: lacks weights; export or convert it again"),
+        ("check os:path", "os:path: is no class or function that builds an upstream"),
+        ("units merge --out DIR/a.jsonl.gz --num_shards 0", "--num_shards must be at least 1"),
+        (
+            "units fit --feature zipformer_tiny:1 --device gpu --manifest m --clusters 5 --out o",
+            "called 'gpu'",
+        ),
+        (
+            "units fit --feature mfcc --manifest DIR/rows.jsonl --clusters 5 --out DIR/o",
+            "holds rows, not cuts",
+        ),
+        ("lm DIR/binary.txt --out DIR/o", "binary.txt: is no UTF-8 text"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {
+        "text": "only words", "torn.yaml": "a: [1,\n", "typo.yaml": "max_step: 3\n",
+        "rows.jsonl": '{"a": 1}\n', "plan.yaml": "upstream: zipformer_tiny\n",
+        "ckpt/model.safetensors": "", "ckpt/card.yaml": "",
+        "ckpt/config.yaml": "family: zipformer\nmodel: {}\n",
+    }  # fmt: skip
+    (tmp_path / "ckpt").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
+    assert main(words.replace("DIR", str(tmp_path)).split()) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" not in line]
+    assert len(said) == 1
+    assert message in said[0]

@@ -50,6 +50,12 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         io.read_yaml(tmp_path / "bad.yaml")
 
 
+def test_a_last_line_torn_within_a_letter_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes('{"step": 1}\n{"name": "é'.encode()[:-1])
+    assert list(io.read_jsonl(path)) == [{"step": 1}]
+
+
 def _hold(folder: Path, held: multiprocessing.synchronize.Event) -> None:
     with io.only_one(folder):
         held.set()

@@ -69,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `sslbench … | head` is no fault
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until the interpreter's last flush
         return 0
+    except OSError as error:  # a folder where a file is meant, no permission, a full disk
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"sslbench: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"sslbench: {verb} interrupted; run the same command again to go on", file=sys.stderr)
         return 130

@@ -38,14 +38,14 @@ def main(argv: list[str]) -> None:
     from sslbench.finetune.arpa import KneserNey
     from sslbench.finetune.scoring import NORMALISERS
     from sslbench.finetune.transcripts import read_transcripts
-    from sslbench.io import write_text
+    from sslbench.io import read_text, write_text
 
     texts = []
     for name in args.text:
         if not Path(name).is_file():
             raise SslbenchError(f"lm: {name}: no such file")
         if name.endswith(".txt"):
-            texts += Path(name).read_text(encoding="utf-8").splitlines()
+            texts += read_text(name).splitlines()
         else:
             texts += [one.text for one in read_transcripts(name).values()]
     model = KneserNey([NORMALISERS[args.normaliser](text) for text in texts], args.order)

@@ -49,6 +49,8 @@ def main(argv: list[str]) -> None:
 
     if chosen.gpus < 1 or chosen.updates < 1:
         raise SslbenchError("plan: --gpus and --updates must be at least 1")
+    if any(value is not None and value <= 0 for value in (chosen.batch_s, chosen.hours)):
+        raise SslbenchError("plan: --batch_s and --hours must be above 0")
     changes = {name: getattr(chosen, name) for name in ("max_steps", "precision") if getattr(chosen, name)}
     config = replace(plan.read_config(chosen.config), **changes)
     measured = plan.measure(config, chosen.batch_s, chosen.updates)

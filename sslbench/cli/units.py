@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--normalize", choices=["utterance", "global", "none"], default="",
         help="mean and variance of the features (default none, as HuBERT)",
     )  # fmt: skip
-    fit.add_argument("--device", default="cpu", help="where the upstream runs (cpu, cuda)")
+    fit.add_argument("--device", default="cpu", help="where the upstream runs: cpu (default), cuda or auto")
 
     _add_labelling(actions, shape)
     report = actions.add_parser("report", help="purity, PNMI and the units' distribution", **shape)
@@ -77,7 +77,7 @@ def _add_labelling(actions: Any, shape: dict[str, Any]) -> None:
     apply.add_argument("--manifest", type=Path, required=True, help="cuts to label")
     apply.add_argument("--ckpt", type=Path, help="checkpoint folder of the upstream, as in 'units fit'")
     apply.add_argument("--out", type=Path, required=True, help="labelled manifest (.jsonl.gz)")
-    apply.add_argument("--device", default="cpu", help="where the upstream runs (cpu, cuda)")
+    apply.add_argument("--device", default="cpu", help="where the upstream runs: cpu (default), cuda or auto")
     apply.add_argument("--jobs", type=int, default=1, help="processes that share the work here (default 1)")
     apply.add_argument("--num_shards", type=int, default=1, metavar="N", help="parts that tasks share out")
     apply.add_argument("--shard", type=int, default=0, metavar="I", help="this task's part, 0 to N-1")

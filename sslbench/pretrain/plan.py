@@ -11,14 +11,13 @@ from typing import Any
 import torch
 
 from sslbench import config as configs
-from sslbench import io
 from sslbench.nn.upstream import LossOutput, PretrainBatch, SSLModel
 from sslbench.pretrain.config import PretrainConfig
 from sslbench.pretrain.optimizer import make_updater
 from sslbench.profile import energy
 from sslbench.train.dist import World, join, leave
 from sslbench.train.job import Batch, Job
-from sslbench.train.layers import recompute_activations
+from sslbench.train.layers import compile_layers, recompute_activations
 from sslbench.train.logging import peak_mem_bytes
 from sslbench.train.precision import Precision
 from sslbench.train.update import UpdateMaker
@@ -34,7 +33,7 @@ STEADY_STEP = 20_000
 
 def read_config(path: Path | str) -> PretrainConfig:
     """A recipe's configuration, which names no data yet."""
-    values = {"train_manifest": "not read", "exp_dir": "not written", **io.read_yaml(path)}
+    values = {"train_manifest": "not read", "exp_dir": "not written", **configs.read_values(path)}
     return configs.build(PretrainConfig, values, str(path))
 
 
@@ -89,7 +88,7 @@ class NoiseJob(Job[PretrainBatch, PretrainBatch]):
         if config.recompute_activations:
             recompute_activations(self.model)
         if config.compile:
-            self.model.compile(dynamic=True)
+            compile_layers(self.model)
         self.updater = make_updater(self.model, config, world.size)
 
     def collate(self, raw: PretrainBatch) -> Batch[PretrainBatch]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from sslbench.errors import SslbenchError
+from sslbench.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,12 @@ def join(device: str) -> World:
         device: "auto", "cpu", "cuda", or one GPU as "cuda:N".
 
     Raises:
-        SslbenchError: a GPU is asked for and there is none.
+        SslbenchError: the device is not there.
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SslbenchError("device: cuda is asked for but torch sees no GPU; see 'sslbench doctor'")
-    gpu = torch.cuda.is_available() and device != "cpu"
-    rank, size = launched_as()
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    place = torch.device("cpu")
-    if gpu:
-        place = torch.device(device) if ":" in device else torch.device("cuda", local_rank)
+    place, (rank, size) = pick_device(device), launched_as()
+    gpu = place.type == "cuda"
+    if gpu and place.index is None:
+        place = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     if gpu:
         torch.cuda.set_device(place)
     if size > 1 and not dist.is_initialized():

@@ -33,7 +33,10 @@ def parse_units(cut: Cut) -> list[int]:
     text = (cut.custom or {}).get(KEY)
     if text is None:
         raise SslbenchError(f"{cut.id}: has no units; label the manifest with 'sslbench units apply'")
-    labels = [int(word) for word in str(text).split()]
+    try:
+        labels = [int(word) for word in str(text).split()]
+    except ValueError:
+        raise SslbenchError(f"{cut.id}: its units are not whole numbers; label the manifest again") from None
     if len(labels) != num_frames(cut.num_samples):
         raise SslbenchError(
             f"{cut.id}: has {len(labels)} units for {cut.num_samples} samples, {num_frames(cut.num_samples)} "
@@ -163,6 +166,8 @@ def merge_shards(out: Path | str, num_shards: int) -> dict[str, int]:
         SslbenchError: missing parts (all are named), or parts of different requests.
         CorruptFileError: a part that changed after it was written.
     """
+    if num_shards < 1:
+        raise SslbenchError(f"units merge: --num_shards must be at least 1, not {num_shards}")
     out = Path(out)
     parts = [shard_path(out, number, num_shards) for number in range(num_shards)]
     metas = [beside(part, "meta.json") for part in parts]

@@ -100,12 +100,13 @@ class UpstreamFeatures:
         """Load the upstream; no layer means the middle one.
 
         Raises:
-            SslbenchError: it has no such layer, or its frames do not fit 20 ms.
+            SslbenchError: it has no such layer, its frames do not fit 20 ms, or there is no such device.
         """
+        from sslbench.device import pick_device
         from sslbench.upstreams import load_upstream
 
-        self.device = device
-        self.model = load_upstream(upstream, ckpt=ckpt).to(device).eval()
+        self.device = pick_device(device)
+        self.model = load_upstream(upstream, ckpt=ckpt).to(self.device).eval()
         rate: Any = self.model.get_downsample_rates
         self.stride = int(rate("hidden_states"))
         if self.stride % FRAME_SAMPLES and FRAME_SAMPLES % self.stride:
