@@ -60,13 +60,16 @@ def open_manifest(path: Path | str) -> CutSet:
     from sslbench.data.rows import ManifestRows
 
     files = manifest_files(path)
-    first = next(iter(read_rows(files[0])), None)
-    if first is None:
+    _check_first(path, next(iter(read_rows(files[0])), None))
+    return CutSet(ManifestRows(files))
+
+
+def _check_first(path: Path | str, row: Any) -> None:
+    if row is None:
         raise SslbenchError(f"{path}: holds no cuts; prepare the corpus again")
-    kind = first.get("type") if isinstance(first, dict) else None
+    kind = row.get("type") if isinstance(row, dict) else None
     if kind is None or not str(kind).endswith("Cut"):
         raise CorruptFileError(f"{path}: holds {kind or 'rows'}, not cuts; 'lhotse cut simple' makes cuts")
-    return CutSet(ManifestRows(files))
 
 
 def manifest_files(path: Path | str) -> list[Path]:
@@ -135,14 +138,28 @@ def describe(path: Path | str) -> Described:
     path = Path(path)
     digests, seconds, first = bytearray(), 0.0, None
     for row in read_rows(path):
-        first = first or row
+        if first is None:
+            _check_first(path, row)
+            first = row
         digests += bytes.fromhex(_content_digest(row))  # 32 bytes per cut: all that grows with the corpus
-        seconds += row["duration"]
+        seconds += _seconds(path, row)
     if first is None:
         raise SslbenchError(f"{path}: holds no cuts; prepare the corpus again")
     corpus, synthetic = _origin(path.parent, first)
     data = Data(corpus=corpus, split=split_name(path), synthetic=synthetic, hours=round(seconds / 3600, 6))
     return Described(data, _unordered_sha256(digests), len(digests) // 32)
+
+
+def _seconds(path: Path, row: dict[str, Any]) -> float:
+    """A cut's duration, which a mixed cut's row does not state."""
+    from lhotse.cut.set import deserialize_cut
+
+    try:
+        return float(row["duration"] if "duration" in row else deserialize_cut(dict(row)).duration)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(
+            f"{path}: {row.get('id')!r} is not a cut ({error!r}); prepare it again"
+        ) from None
 
 
 def _unordered_sha256(digests: bytearray) -> str:

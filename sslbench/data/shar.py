@@ -29,7 +29,7 @@ from sslbench import io
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.data.loading import read_cut
 from sslbench.data.manifests import describe, manifest_files
-from sslbench.data.parallel import ordered
+from sslbench.data.parallel import chunks, ordered
 from sslbench.data.rows import SHARD_AUDIO, ManifestRows, Row, shards_of
 from sslbench.data.skips import SkipLog
 from sslbench.errors import AudioError, SslbenchError
@@ -131,7 +131,7 @@ def _write_all(
 ) -> Iterator[int]:
     """The number of cuts in each shard, as it is written."""
     rows = _ordered_rows(manifest, out.parent, request["seed"])
-    shards = (_Shard(n, chunk, out, state) for n, chunk in enumerate(_chunks(rows, request["shard_cuts"])))
+    shards = (_Shard(n, chunk, out, state) for n, chunk in enumerate(chunks(rows, request["shard_cuts"])))
     with Progress("shar: cuts written", total) as progress:
         for result in ordered(_write_shard, shards, jobs):
             skips.saw(result["cuts"] + len(result["skipped"]))
@@ -159,17 +159,6 @@ def _ordered_rows(manifest: Path | str, scratch: Path, seed: int | None) -> Iter
         for number in np.random.default_rng(seed).permutation(len(starts)):
             spool.seek(starts[number])
             yield Row(spool.read(ends[number] - starts[number]), places[number])
-
-
-def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _write_shard(shard: _Shard) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sslbench.data.audit import audit
 from sslbench.data.audit.checks import ERRORS, WARNINGS, oddities
 from sslbench.data.manifests import write_manifest
 from sslbench.data.shar import write_shar
+from sslbench.errors import SslbenchError
 
 
 def make_split(folder: Path, name: str, count: int = 12, seed: int = 0, speakers: str = "") -> list[MonoCut]:
@@ -149,6 +150,24 @@ def test_what_splits_share(tmp_path: Path) -> None:
     details = {row["kind"]: row["cuts"][0]["detail"] for row in report["findings"]}
     assert details["audio_in_two_splits"] == "as dev02"
     assert details["duplicate_audio"] == "as train03"
+
+
+def test_unreadable_clips_of_two_splits_are_not_the_same_audio(tmp_path: Path) -> None:
+    paths = []
+    for name in ("train", "dev"):
+        cuts = make_split(tmp_path, name, 4)
+        path_of(cuts[2]).unlink()
+        for cut in cuts:
+            cut.supervisions[0].speaker = name
+        paths.append(tmp_path / f"{name}.jsonl.gz")
+        write_manifest(cuts[2:3], paths[-1])
+    assert found(audit(paths)) == {"missing": ["train02", "dev02"]}
+
+
+def test_a_manifest_without_cuts_is_not_called_sound(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").touch()
+    with pytest.raises(SslbenchError, match=r"train\.jsonl: holds no cuts"):
+        audit([tmp_path / "train.jsonl"])
 
 
 def test_a_damaged_manifest_and_a_damaged_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

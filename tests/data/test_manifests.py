@@ -98,8 +98,18 @@ def test_damaged_manifests_are_called_damaged(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match="is not a manifest"):
         manifests.open_manifest(path)
     path.write_bytes(gzip.compress(json.dumps({"id": "r", "sources": []}).encode() + b"\n"))
-    with pytest.raises(CorruptFileError, match="not cuts"):
-        manifests.open_manifest(path)
+    for read in (manifests.open_manifest, manifests.describe):
+        with pytest.raises(CorruptFileError, match="not cuts"):
+            read(path)
+    path.write_bytes(gzip.compress(json.dumps({"id": "r", "type": "MonoCut"}).encode() + b"\n"))
+    with pytest.raises(CorruptFileError, match="'r' is not a cut"):
+        manifests.describe(path)
+
+
+def test_mixed_cuts_are_described(tmp_path: Path) -> None:
+    mixed = cut(0).mix(cut(1, samples=24_000), offset_other_by=0.25)
+    assert manifests.write_manifest([mixed], tmp_path / "mixed.jsonl.gz") == 1
+    assert manifests.describe(tmp_path / "mixed.jsonl.gz").data.hours == round(1.75 / 3600, 6)
 
 
 def test_a_smaller_corpus_leaves_no_splits_of_the_larger_one(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sslbench.data.audit.checks import ERRORS, WARNINGS, Seen, check_rows
 from sslbench.data.manifests import SUFFIX, manifest_files, split_name, splits
-from sslbench.data.parallel import ordered
+from sslbench.data.parallel import chunks, ordered
 from sslbench.data.rows import ManifestRows, Row, lines_of, shards_of
 from sslbench.errors import CorruptFileError, SslbenchError
 from sslbench.progress import Progress
@@ -66,8 +66,9 @@ class _Split:
     def take(self, seen: Seen) -> None:
         """Remember a cut."""
         self.cuts, self.seconds = self.cuts + 1, self.seconds + seen.duration_s
-        # an unreadable cut equals no other
-        self.audio.append(int.from_bytes(seen.samples_hash or hash_of(f"{self.cuts}"), "little"))
+        # an unreadable cut equals no other, also of another split
+        alone = hash_of(f"{self.path} {self.cuts}")
+        self.audio.append(int.from_bytes(seen.samples_hash or alone, "little"))
         self.ids.append(int.from_bytes(hash_of(seen.id), "little"))
         self.speakers.update(seen.speakers)
         self.with_text += seen.has_text
@@ -108,24 +109,26 @@ def audit(paths: Iterable[Path], jobs: int = 1) -> dict[str, Any]:
         when a finding is an error.
 
     Raises:
-        SslbenchError: a path that is no manifest.
+        SslbenchError: a path that is no manifest, or one without a cut.
     """
     done, findings = [_Split(path) for path in _manifests(paths)], Findings()
     total = sum(_count(split.path) for split in done)
     with Progress("audit: cuts checked", total) as progress:
         for split in done:
-            chunks = _chunks(_rows(split.path, split.name, findings))
-            for batch in ordered(check_rows, chunks, jobs):
+            rows = _rows(split.path, split.name, findings)
+            for batch in ordered(check_rows, chunks(rows, CHUNK_ROWS), jobs):
                 for seen in batch:
                     split.take(seen)
                     for kind, detail in seen.findings:
                         findings.add(kind, split.name, seen.id, detail)
                 progress.advance(len(batch))
+            if split.cuts == 0 and not findings.counts["manifest_damaged"]:
+                raise SslbenchError(f"{split.path}: holds no cuts; prepare the corpus again")
             _compare_within(split, findings)
     _compare_between(done, findings)
-    rows = findings.report()
-    ok = not any(row["level"] == "error" for row in rows)
-    return {"ok": ok, "splits": [split.facts() for split in done], "findings": rows}
+    found = findings.report()
+    ok = not any(row["level"] == "error" for row in found)
+    return {"ok": ok, "splits": [split.facts() for split in done], "findings": found}
 
 
 def _manifests(paths: Iterable[Path]) -> list[Path]:
@@ -154,17 +157,6 @@ def _rows(path: Path, split: str, findings: Findings) -> Iterator[Row]:
         yield from ManifestRows(manifest_files(path)).rows()
     except CorruptFileError as error:
         findings.add("manifest_damaged", split, "-", str(error))
-
-
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == CHUNK_ROWS:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _compare_within(split: _Split, findings: Findings) -> None:
