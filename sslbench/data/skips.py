@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from sslbench.errors import SslbenchError
+from sslbench.io import read_jsonl, write_jsonl
 
 SHARE_MEANS_SOMETHING_FROM = 100  # cuts
 NAMED_AT_MOST = 10_000  # by the length filter; a run's report is no second manifest
@@ -28,8 +29,9 @@ class SkipLog:
         self.reasons: dict[str, str] = {}
         self._written: set[str] = set()
         if self.path is not None and self.path.is_file():
-            rows = (line for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
-            self._written = {json.loads(row)["id"] for row in rows}
+            rows = list(read_jsonl(self.path))
+            write_jsonl(self.path, rows)  # without a torn last line, which the next name would be glued to
+            self._written = {str(row["id"]) for row in rows}
 
     @property
     def count(self) -> int:

@@ -15,6 +15,7 @@ from lhotse import CutSet, MonoCut, Recording
 
 from sslbench.data.loading import AudioBatch, BatchLoader, SkipLog, read_cut
 from sslbench.errors import AudioError, SslbenchError
+from sslbench.io import read_jsonl
 
 
 def make_cuts(folder: Path, count: int, seed: int = 0) -> CutSet:
@@ -211,3 +212,13 @@ def test_an_unreadable_batch_is_kept_only_on_request(tmp_path: Path) -> None:
         log = SkipLog(limit_share=1.0)
         loader = BatchLoader(cuts, 0.1, skip_log=log, keep_empty=keep)
         assert sorted(len(batch) for batch in loader.epoch(0)) == expected
+
+
+def test_a_skip_log_torn_by_a_kill_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "skipped.jsonl"
+    path.write_text('{"id": "a", "reason": "x"}\n{"id": "b", "rea')
+    for _ in range(2):
+        log = SkipLog(path, limit_share=1.0)
+        log.add("a", "x")
+        log.add("b", "y")
+    assert [row["id"] for row in read_jsonl(path)] == ["a", "b"]
