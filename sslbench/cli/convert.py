@@ -56,8 +56,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--to", choices=("sslbench", "hf"), help="format to write (default: sslbench)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--model_config", type=Path, metavar="FILE", help="settings that SRC lacks")
-    use = parser.add_argument("--use-average", "--use_average", action="store_true")
-    use.help = "k2ssl: model_avg instead of model"
+    parser.add_argument(
+        "--use-average", "--use_average", action="store_true", help="k2ssl: model_avg instead of model"
+    )
     parser.add_argument("--family", help="of our models, where several could fit")
     args = parser.parse_args(argv)
     if args.source_format == "sslbench" and args.to in (None, "sslbench"):

@@ -102,10 +102,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     asr.add_argument("--out", required=True, metavar="EXP", help="experiment folder; run again to go on")
     asr.add_argument("--system", required=True, help="what reports call this model")
     asr.add_argument("--results", required=True, metavar="DIR", help="folder of the result rows")
-    asr.add_argument("--tier", choices=("smoke", "short", "full"), default="smoke")
+    asr.add_argument(
+        "--tier", choices=("smoke", "short", "full"), default="smoke", help="how much the row claims"
+    )
     asr.add_argument("--config", help="ESPnet training YAML replacing the shipped one")
     asr.add_argument("--decode_config", help="ESPnet inference YAML replacing greedy CTC")
-    asr.add_argument("--units", choices=("char", "bpe"), default="char")
+    asr.add_argument("--units", choices=("char", "bpe"), default="char", help="characters or word pieces")
     asr.add_argument("--bpe_size", type=int, default=5000, help="word pieces, with --units bpe")
     asr.add_argument(
         "--speeds",
@@ -120,6 +122,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--stop_after", choices=("export", "train", "decode", "score"), default="score",
         help="run only so far; the same command without it goes on",
     )  # fmt: skip
-    asr.add_argument("--ngpu", type=int, default=0)
-    asr.add_argument("--seed", type=int, default=0)
+    asr.add_argument("--ngpu", type=int, default=0, help="GPUs that ESPnet uses (default 0)")
+    asr.add_argument("--seed", type=int, default=0, help="of ESPnet's random numbers (default 0)")
     return parser.parse_args(argv)

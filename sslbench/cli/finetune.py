@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     """Train, then test where a test manifest is given."""
     # the test's flags are taken out first; all others are fields of the configuration
     tests = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    tests.add_argument("--test_manifest")
+    tests.add_argument("--test_manifest", help="transcribed and scored after training")
     add_row_arguments(tests)
     args, rest = tests.parse_known_args(argv)
 

@@ -28,15 +28,17 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("--backend", choices=["local", "slurm", "ssh"], default="local")
+    options.add_argument(
+        "--backend", choices=["local", "slurm", "ssh"], default="local", help="where it runs (default here)"
+    )
     options.add_argument("--ngpu", type=int, default=0, help="GPUs per node; 0 for the CPU (default)")
-    options.add_argument("--num_nodes", type=int, default=1)
+    options.add_argument("--num_nodes", type=int, default=1, help="machines (default 1)")
     options.add_argument("--hosts", default="", help="ssh: comma-separated, one per node")
     options.add_argument("--sbatch_opts", default="", help="slurm: more options, in one string")
     options.add_argument("--name", default="sslbench", help="of the job, its script and its log")
     options.add_argument("--log_dir", type=Path, default=Path("exp/log"), help="default exp/log")
     options.add_argument("--print", action="store_true", help="show what would be run, and run nothing")
-    options.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB [options]")
+    options.add_argument("command", nargs=argparse.REMAINDER, metavar="-- VERB [options]", help="what to run")
     return options
 
 

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=("upstreams", "tasks", "corpora", "recipes"))
+    parser.add_argument("kind", choices=("upstreams", "tasks", "corpora", "recipes"), help="what to list")
     parser.add_argument("--s3prl", action="store_true", help="add the upstreams that s3prl itself brings")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)

@@ -82,6 +82,19 @@ def test_cli_modules_start_without_torch() -> None:
         assert not heavy, f"{relative(path)} imports {heavy} at the top; --help must be instant"
 
 
+def test_every_option_says_what_it_is_for() -> None:
+    silent = []
+    for path in (REPO / "sslbench" / "cli").glob("*.py"):
+        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        options = (call for call in calls if getattr(call.func, "attr", "") == "add_argument")
+        silent += [
+            f"{relative(path)}:{option.lineno} {ast.unparse(option.args[0])}"
+            for option in options
+            if all(word.arg != "help" for word in option.keywords)
+        ]
+    assert not silent, "\n".join(silent)
+
+
 def test_files_and_functions_stay_small() -> None:
     too_long = []
     for path in [*SOURCES, *sorted((REPO / "tests").rglob("*.py"))]:
