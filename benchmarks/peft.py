@@ -44,11 +44,12 @@ def main() -> None:
     if args.saved:
         print(json.dumps({"saved_bytes": saved_bytes(args, args.saved)}))
         return
-    rows = [measure(args, way) for way in args.ways]
     args.out.mkdir(parents=True, exist_ok=True)
-    facts = {"upstream": args.upstream, "ckpt": args.ckpt, "steps": args.steps, "rows": rows}
-    (args.out / "peft.json").write_text(json.dumps(facts, indent=2) + "\n")
-    print(table(rows))
+    facts = {"upstream": args.upstream, "ckpt": args.ckpt, "steps": args.steps, "rows": []}
+    for way in args.ways:
+        facts["rows"].append(measure(args, way))
+        (args.out / "peft.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(table(facts["rows"]))
 
 
 def settings(args: argparse.Namespace, way: str) -> dict[str, Any]:
