@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sslbench-installed
 
-.PHONY: help demo test test-kill test-k2 lint typecheck clean bench bench-models bench-quirks bench-superb bench-peft \
+.PHONY: help demo test test-kill test-k2 lint typecheck clean bench bench-models bench-base bench-quirks bench-superb bench-peft \
 	bench-espnet bench-manifests bench-loader bench-bf16
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench      cost of every tiny upstream, one run, interleaved"
 	@echo "make bench-superb lr grids of SUPERB tasks against s3prl's runner, one run, by turns"
 	@echo "make bench-models  Base models against torchaudio's and transformers' HuBERT: speed, memory, share of the limit"
+	@echo "make bench-base  eight Base upstreams in one run: speed, memory, growth, longest batch -> docs/benchmarks/base.md"
 	@echo "make bench-quirks  what each behaviour of the published code changes, on random weights"
 	@echo "make bench-espnet  ESPnet's asr_train and asr_inference against ours: training and decoding time (minutes)"
 	@echo "make bench-peft ways of tuning one upstream: WER, parameters, step time, memory (embedded corpus, minutes)"
@@ -65,11 +66,15 @@ bench-loader: $(STAMP)
 bench-models: $(STAMP)
 	$(BIN)/python benchmarks/models.py $(ARGS)
 
+# for example: make bench-base ARGS="--models zipformer_base fast_hubert_base --memory_gib 8"
+bench-base: $(STAMP)
+	$(BIN)/python benchmarks/base.py $(ARGS)
+
 # for example: make bench-espnet ARGS="--upstream hubert_k2ssl_tiny --rounds 3"
 bench-espnet: $(STAMP)
-	$(BIN)/sslbench data prepare mini --preset tiny --root build/bench-espnet/audio --out build/bench-espnet/data
-	rm -rf build/bench-espnet/exp
-	$(BIN)/python benchmarks/espnet_asr.py --data build/bench-espnet/data --out build/bench-espnet/exp $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" egs/mini/ssl1/run.sh --stop_stage 1
+	rm -rf build/bench-espnet
+	$(BIN)/python benchmarks/espnet_asr.py --data egs/mini/ssl1/data/manifests --out build/bench-espnet $(ARGS)
 
 # with an upstream pretrained by the mini recipe, which is made first where it is not there
 bench-peft: $(STAMP)

@@ -15,8 +15,9 @@ SCORE_EXAMPLES = """examples:
   sslbench superb score --results results --form public-10
 
 Metrics are computed again from the prediction files below EXP. With --results, the rows of every system
-there give superb_s and superb_r, where they are a complete set of official full runs, and otherwise the
-reasons why they are not; per task, systems that the data cannot tell apart share a rank.
+there give superb_s (also as a row, for reports) and superb_r, where they are a complete set of official full
+runs, and otherwise the reasons why they are not; per task, systems that the data cannot tell apart share a
+rank.
 """
 SUBMIT_EXAMPLES = """examples:
   sslbench superb submit exp/superb/fbank --out exp/superb/fbank/submission
@@ -60,14 +61,8 @@ def score(args: argparse.Namespace) -> int:
 
 
 def _overall(results: Path, form: str) -> None:
-    from sslbench.probe.scores import (
-        load_board,
-        rows_by_task,
-        superb_r,
-        superb_s,
-        superb_s_interval,
-        why_not_official,
-    )
+    from sslbench.probe.overall import overall_row
+    from sslbench.probe.scores import load_board, rows_by_task, superb_r, why_not_official
     from sslbench.report import store
 
     board = load_board()
@@ -84,12 +79,13 @@ def _overall(results: Path, form: str) -> None:
         if reasons:
             print(f"{system}: no SUPERB score ({form}): {'; '.join(reasons)}")
             continue
-        metrics = {task: dict(row.metrics) for task, row in own.items()}
-        values[system] = {task: {k: m.value for k, m in named.items()} for task, named in metrics.items()}
-        low, high = superb_s_interval(board, form, metrics)
-        print(
-            f"{system}: superb_s {superb_s(board, form, values[system]):.0f} [{low:.0f}, {high:.0f}] ({form})"
-        )
+        values[system] = {
+            task: {name: found.value for name, found in row.metrics.items()} for task, row in own.items()
+        }
+        row = overall_row(board, form, own)
+        score = row.metrics["superb_s"]
+        print(f"{system}: superb_s {score.value:.0f} [{score.low:.0f}, {score.high:.0f}] ({form})")
+        print(f"wrote {store.save(row, results)}")
     if len(values) > 1:
         for system, beaten in sorted(superb_r(board, form, values).items(), key=lambda pair: -pair[1]):
             print(f"{system}: superb_r {beaten:.2f} ({form})")

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     from sslbench.report.cautions import cautions
     from sslbench.report.markdown import summary_cells
     from sslbench.report.paired import Items, compare_to, tied_with_best
-    from sslbench.report.readings import readings
+    from sslbench.report.readings import cost_ratios, readings
     from sslbench.report.terminal import print_table
     from sslbench.report.view import summarise
 
@@ -57,5 +57,7 @@ def main(argv: list[str]) -> None:
     comparison = compare_to(summary, Items(chosen.results), reference)
     summary.tied = tied_with_best(summary, comparison.pairs)
     print_table("Side by side (≈: no test tells it from the best)", *summary_cells(summary, bold=False))
-    for line in [*(pair.sentence for pair in comparison.pairs), *comparison.untested, *readings(summary)]:
+    verdicts = [*(pair.sentence for pair in comparison.pairs), *comparison.untested]
+    ratios = cost_ratios(summary, reference) if reference else []
+    for line in [*verdicts, *readings(summary), *ratios]:
         print(line)

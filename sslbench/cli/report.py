@@ -36,7 +36,10 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--results_md", type=Path, metavar="FILE", help="write RESULTS.md here too")
     options.add_argument(
-        "--watch", type=float, metavar="S", help="write everything again every S seconds, until Ctrl-C"
+        "--watch",
+        type=float,
+        metavar="S",
+        help="write everything again every S seconds, until Ctrl-C, and say what each system is doing",
     )
     return options
 
@@ -66,14 +69,21 @@ def _watch(chosen: argparse.Namespace) -> None:
     import time
 
     from sslbench.report.build import build
+    from sslbench.report.dashboard import dashboard
+    from sslbench.report.schema import ResultRow
 
     while True:
+        rows: list[ResultRow] = []
         try:
             content, _ = build(chosen.results, chosen.out, chosen.runs, chosen.results_md)
+            rows = content.rows
             said = f"{len(content.rows)} rows, {len(content.curves)} curves -> {chosen.out / 'index.html'}"
         except SslbenchError as error:  # before the first row there is nothing to show yet
             said = f"waiting: {error}"
-        print(f"{time.strftime('%H:%M:%S')} {said}", flush=True)
+        lines = dashboard(rows, chosen.runs)
+        print(
+            "\n".join([f"{time.strftime('%H:%M:%S')} {said}", *(f"  {line}" for line in lines)]), flush=True
+        )
         try:
             time.sleep(chosen.watch)
         except KeyboardInterrupt:

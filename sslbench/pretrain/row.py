@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sslbench import config as configs
 from sslbench import io, provenance
@@ -13,6 +14,8 @@ from sslbench.pretrain.config import identity
 from sslbench.pretrain.summary import SUMMARY, load_config
 from sslbench.report.schema import Metric, ResultRow
 from sslbench.report.store import make_row
+from sslbench.train import checkpoint
+from sslbench.train.loop import CHECKPOINTS
 
 COSTS = ("wall_s", "steps", "audio_hours_seen", "audio_s_per_s", "peak_mem_bytes")
 
@@ -47,6 +50,7 @@ def pretrain_row(exp: Path, made: UpstreamCheckpoint, system: str, tier: str) ->
             "dev_acc": _percent(facts["dev_acc"], dev.cuts),
             "majority_share": _percent(facts["majority_share"], dev.cuts),
             "dev_loss": Metric(value=facts["dev_loss"], unit="nats", higher_is_better=False, n=dev.cuts),
+            "device_hours": Metric(value=_device_hours(exp, facts), unit="h", higher_is_better=False),
         },
         cost={name: float(facts[name]) for name in COSTS},
         artifacts={},
@@ -54,6 +58,16 @@ def pretrain_row(exp: Path, made: UpstreamCheckpoint, system: str, tier: str) ->
             io.sha256_json(identity(configs.to_dict(config))), train.sha256, config.seed
         ),
     )
+
+
+def _device_hours(exp: Path, facts: dict[str, Any]) -> float:
+    """Wall time times processes, of which each has a GPU where there are any; as many as at the end."""
+    root = exp / CHECKPOINTS
+    step = checkpoint.newest_good(root)
+    devices = (
+        1 if step is None else io.read_json(checkpoint.folder_of(root, step) / checkpoint.META)["world_size"]
+    )
+    return float(facts["wall_s"]) * int(devices) / 3600
 
 
 def _percent(share: float, cuts: int) -> Metric:

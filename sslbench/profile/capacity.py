@@ -85,7 +85,7 @@ def _guess(tried: dict[int, int | None], limit_bytes: int) -> int:
     many, high = known[-1]
     # allocators hand out memory in steps: points close together say nothing about the slope
     few, low = next((point for point in reversed(known) if point[0] < 0.9 * many), known[0])
-    return many + int((limit_bytes - high) * (many - few) / (high - low)) if high > low else MAX_GROWTH * many
+    return many + (limit_bytes - high) * (many - few) // (high - low) if high > low else MAX_GROWTH * many
 
 
 def memory_limit(device: str, memory_gib: float | None) -> int:

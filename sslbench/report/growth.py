@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sslbench.report import style
-from sslbench.report.plots import MAX_LABELS, legend_below
+from sslbench.report.plots import MAX_LABELS, legend_below, readable_log_ticks
 from sslbench.report.schema import ResultRow
 from sslbench.report.style import Figure, Theme
 
@@ -42,14 +42,17 @@ def _figure(title: str, label: str, lines: dict[str, dict[float, float]]) -> Fig
         axes.set_xscale("log")
         axes.set_yscale("log")
         for index, (system, points) in enumerate(lines.items()):
-            axes.plot(list(points), list(points.values()), label=system, markersize=5, **theme.look(index))
+            look = theme.look(index) | {"label": system, "markersize": 5}
+            if index >= MAX_LABELS:
+                look = {"color": theme.faint, "zorder": 1}
+            axes.plot(list(points), list(points.values()), **look)
         ticks = sorted({length for points in lines.values() for length in points})
         axes.set_xticks(ticks, [f"{length:g}" for length in ticks])
+        readable_log_ticks(axes.yaxis, [value for points in lines.values() for value in points.values()])
         axes.minorticks_off()
         axes.set_xlabel("length of the clip (s), log scale")
         axes.set_ylabel(f"{label}, log scale")
-        if len(lines) <= MAX_LABELS:
-            legend_below(axes)
+        legend_below(axes)
 
     ends = "; ".join(
         f"{system} from {points[min(points)]:.3g} at {min(points):g} s to {points[max(points)]:.3g} "

@@ -10,6 +10,7 @@ from sslbench.report.content import Content
 from sslbench.report.growth import growth_figures
 from sslbench.report.paired import p_text
 from sslbench.report.schema import ResultRow
+from sslbench.report.strips import strips
 
 NEEDS = "the page needs jinja2 and matplotlib; install them with: pip install 'sslbench[report]'"
 
@@ -37,6 +38,8 @@ def page(content: Content) -> str:
         trade_offs=plots.trade_offs(content.summary),
         growth=growth_figures(content.rows),
         dots=plots.dots(content.summary),
+        scores_at_once=strips("All scores at once", content.summary, content.summary.quality),
+        costs_at_once=strips("All costs at once", content.summary, content.summary.costs, log=True),
         curves=plots.curve_figures(content.curves),
         layers=plots.layer_weights(content.layer_weights),
         every_header=markdown.EVERY_HEADER,

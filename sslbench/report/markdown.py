@@ -16,16 +16,16 @@ def results_md(content: Content) -> str:
     summary = content.summary
     parts = ["# Results", ""]
     if content.cautions:
-        parts += ["**Read this first.**", "", *(f"- {_plain(line)}" for line in content.cautions), ""]
-    parts += [*(f"- {_plain(line)}" for line in content.headlines), ""] if content.headlines else []
-    parts += ["## Summary", "", *_table(*summary_cells(summary)), ""]
+        parts += ["**Read this first.**", "", *(f"- {plain(line)}" for line in content.cautions), ""]
+    parts += [*(f"- {plain(line)}" for line in content.headlines), ""] if content.headlines else []
+    parts += ["## Summary", "", *table(*summary_cells(summary)), ""]
     parts += [
         "Square brackets hold 95 % intervals; bold is a column's best, ≈ marks systems that no test tells "
         "from it. ↓ lower is better, ↑ higher.",
         "",
     ]
     if content.trade_offs:
-        parts += ["## Quality against cost", "", *(f"- {_plain(line)}" for line in content.trade_offs), ""]
+        parts += ["## Quality against cost", "", *(f"- {plain(line)}" for line in content.trade_offs), ""]
     verdicts = [pair.sentence for pair in content.comparison.pairs] + content.comparison.untested
     if verdicts:
         parts += [
@@ -34,12 +34,12 @@ def results_md(content: Content) -> str:
             "Paired bootstrap on the same utterances, Holm-corrected.",
             "",
         ]
-        parts += [*(f"- {_plain(line)}" for line in verdicts), ""]
+        parts += [*(f"- {plain(line)}" for line in verdicts), ""]
     if content.curves:
-        parts += ["## Training", "", *_table(CURVES_HEADER, curve_lines(content.curves)), ""]
-    parts += ["## Every figure", "", *_table(EVERY_HEADER, every_figure(content.rows)), ""]
-    parts += [*(f"- {_plain(line)}" for line in flags(content.rows)), ""] if flags(content.rows) else []
-    parts += ["## Where the numbers come from", "", *_table(PROVENANCE_HEADER, provenance(content.rows)), ""]
+        parts += ["## Training", "", *table(CURVES_HEADER, curve_lines(content.curves)), ""]
+    parts += ["## Every figure", "", *table(EVERY_HEADER, every_figure(content.rows)), ""]
+    parts += [*(f"- {plain(line)}" for line in flags(content.rows)), ""] if flags(content.rows) else []
+    parts += ["## Where the numbers come from", "", *table(PROVENANCE_HEADER, provenance(content.rows)), ""]
     if content.commands:
         parts += ["## How to reproduce", "", "```sh", *content.commands, "```", ""]
     return "\n".join(parts)
@@ -142,16 +142,16 @@ def flags(rows: Sequence[ResultRow]) -> list[str]:
     return [f"{row.system}, {row.evaluation}: {flag}" for row in rows for flag in row.flags]
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     rule = ["---" if position < 2 else "---:" for position in range(len(header))]
     return [_line(header), _line(rule, raw=True), *(_line(line) for line in lines)]
 
 
 def _line(cells: Sequence[str], raw: bool = False) -> str:
-    return "| " + " | ".join(cell if raw else _plain(cell) for cell in cells) + " |"
+    return "| " + " | ".join(cell if raw else plain(cell) for cell in cells) + " |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that cannot break out of a table cell or become HTML."""
     for mark, replacement in {"\\": "\\\\", "|": "\\|", "<": "&lt;", "`": "\\`", "\n": " "}.items():
         text = text.replace(mark, replacement)

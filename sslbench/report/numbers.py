@@ -34,6 +34,11 @@ def bare(value: float, unit: str) -> str:
     return significant(value / scale)
 
 
+def scaled(found: Metric) -> float:
+    """The value in the unit that it is shown in, such as MiB for bytes."""
+    return found.value / _SCALES.get(found.unit, (1.0, ""))[0]
+
+
 def significant(value: float, digits: int = 3) -> str:
     """At least `digits` significant digits without exponent notation where that is readable.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from sslbench.report.style import Figure, Theme
 from sslbench.report.view import Column, Summary
 
 MAX_LABELS = 12
-PARETO_COSTS = ("macs_g", "rtf")
+PARETO_COSTS = ("macs_g", "device_hours", "rtf", "peak_mem_train_bytes")
 LAYERS = "layer (0 is the input of the encoder)"
 
 
@@ -28,14 +29,14 @@ class Point:
 
 
 def trade_offs(summary: Summary, qualities: int = 2) -> list[Figure]:
-    """Quality against MACs and RTF, for the first scores."""
+    """Quality against each kind of cost that was measured, for the first scores."""
     figures = []
+    costs = [column for name in PARETO_COSTS for column in summary.costs if column.metric == name]
     for quality in summary.quality[:qualities]:
-        for cost in summary.columns:
-            if cost.metric in PARETO_COSTS and not cost.quality:
-                points = _points(summary, quality, cost)
-                if len(points) > 1:
-                    figures.append(_trade_off(quality, cost, points))
+        for cost in costs:
+            points = _points(summary, quality, cost)
+            if len(points) > 1:
+                figures.append(_trade_off(quality, cost, points))
     return figures
 
 
@@ -54,7 +55,7 @@ def _points(summary: Summary, quality: Column, cost: Column) -> list[Point]:
     for index, system in enumerate(summary.systems):
         score, price = system.metric(quality), system.metric(cost)
         if score is not None and price is not None and price.value > 0:
-            points.append(Point(system.name, price.value, score, index))
+            points.append(Point(system.name, numbers.scaled(price), score, index))
     return points
 
 
@@ -63,7 +64,7 @@ def _trade_off(quality: Column, cost: Column, points: Sequence[Point]) -> Figure
 
     def draw(axes: Any, theme: Theme) -> None:
         axes.set_xscale("log")
-        _readable_log_ticks(axes)
+        readable_log_ticks(axes.xaxis, [point.cost for point in points])
         # a step: between two systems, the cheaper one is what can be had
         axes.step(
             [p.cost for p in front], [p.quality.value for p in front],
@@ -89,12 +90,15 @@ def _trade_off(quality: Column, cost: Column, points: Sequence[Point]) -> Figure
     return style.render(f"{quality.title} against {cost.title}", alt, draw)
 
 
-def _readable_log_ticks(axes: Any) -> None:
+def readable_log_ticks(axis: Any, values: Sequence[float]) -> None:
+    """Plain numbers on a logarithmic axis: every decade, or 1, 2 and 5 of each where there are few."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    shown = [value for value in values if value > 0]
+    decades = math.log10(max(shown) / min(shown)) if shown else 0.0
+    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(axes: Any) -> None:

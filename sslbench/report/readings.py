@@ -14,7 +14,7 @@ MOST = 12
 
 def readings(summary: Summary) -> list[str]:
     """One sentence per system that another beats in a score at no more cost; untrained twins are left out."""
-    costs = [column for column in summary.columns if column.metric in COSTS and not column.quality]
+    costs = [column for column in summary.costs if column.metric in COSTS]
     found = []
     for quality in summary.quality:
         for cost in costs[:1]:
@@ -61,3 +61,18 @@ def _sentence(
         share = numbers.significant(price.value / cheapest[2].value, 2)
         line += f"; {cheapest[0].name} is at least as good for {share} times less"
     return f"{line}."
+
+
+def cost_ratios(summary: Summary, reference: str) -> list[str]:
+    """One sentence per system: each of its costs as a multiple of the reference's."""
+    by_name = {system.name: system for system in summary.systems}
+    lines = []
+    for name in [name for name in by_name if name != reference]:
+        parts = []
+        for column in summary.costs:
+            own, other = by_name[name].metric(column), by_name[reference].metric(column)
+            if own and other and own.value > 0 and other.value > 0:
+                parts.append(f"{column.title} {numbers.significant(own.value / other.value, 2)} ×")
+        if parts:
+            lines.append(f"Cost of {name} over that of {reference}: {', '.join(parts)}.")
+    return lines

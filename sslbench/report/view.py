@@ -11,14 +11,18 @@ from sslbench.report.schema import Metric, ResultRow
 NOT_QUALITY = ("profile", "pretrain")
 """Evaluations of this engine that measure cost or training, not the quality of features."""
 
-# profile metric -> title, unit as displayed
+OVERALL = "superb"
+"""The evaluation that holds a score over all tasks; it comes before theirs."""
+
+# (evaluation, metric) -> title, unit as displayed
 COSTS = {
-    "params_total": ("Parameters", "M"),
-    "macs_g": ("MACs", "G"),
-    "rtf": ("RTF", "s/s"),
-    "train_audio_s_per_s": ("Training speed", "audio s/s"),
-    "peak_mem_train_bytes": ("Training memory", "MiB"),
-    "longest_batch_audio_s": ("Longest batch", "s"),
+    ("profile", "params_total"): ("Parameters", "M"),
+    ("profile", "macs_g"): ("MACs", "G"),
+    ("profile", "rtf"): ("RTF", "s/s"),
+    ("profile", "train_audio_s_per_s"): ("Training speed", "audio s/s"),
+    ("profile", "peak_mem_train_bytes"): ("Training memory", "MiB"),
+    ("profile", "longest_batch_audio_s"): ("Longest batch", "s"),
+    ("pretrain", "device_hours"): ("Pretraining time", "device-hours"),
 }
 
 
@@ -42,6 +46,10 @@ class Column:
     def label(self) -> str:
         """Title with unit, for axes and headers."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+MAX_TOGETHER, SCORES_PER_TABLE = 7, 5
+"""Columns of one table: more do not fit a printed page."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,22 @@ class Summary:
         """The columns of scores."""
         return [column for column in self.columns if column.quality]
 
+    @property
+    def costs(self) -> list[Column]:
+        """The other columns."""
+        return [column for column in self.columns if not column.quality]
+
+    @property
+    def tables(self) -> list[list[Column]]:
+        """The columns, in as many tables as keep them readable on paper: scores, then costs."""
+        if len(self.columns) <= MAX_TOGETHER:
+            return [self.columns]
+        scores, costs = self.quality, self.costs
+        parts = [
+            scores[start : start + SCORES_PER_TABLE] for start in range(0, len(scores), SCORES_PER_TABLE)
+        ]
+        return parts + [costs[start : start + MAX_TOGETHER] for start in range(0, len(costs), MAX_TOGETHER)]
+
     def measured(self, column: Column) -> list[tuple[System, Metric]]:
         """The systems that have a figure in this column, best first."""
         found = [(s, m) for s in self.systems if (m := s.metric(column)) is not None]
@@ -129,9 +153,10 @@ def _quality_columns(systems: Sequence[System]) -> list[Column]:
             if name in NOT_QUALITY or name in found:
                 continue
             metric, value = next(iter(row.metrics.items()))
-            title = f"{name.upper().replace('_', ' ')} {metric_title(metric)}"
+            words = f"{name.upper().replace('_', ' ')} {metric_title(metric)}"
+            title = metric if metric.startswith(f"{name}_") else words
             found[name] = Column(name, metric, title, value.unit, value.higher_is_better, quality=True)
-    return [found[name] for name in sorted(found)]
+    return [found[name] for name in sorted(found, key=lambda name: (name != OVERALL, name))]
 
 
 def metric_title(name: str) -> str:
@@ -143,15 +168,12 @@ def metric_title(name: str) -> str:
 
 def _cost_columns(systems: Sequence[System]) -> list[Column]:
     columns = []
-    for metric, (title, unit) in COSTS.items():
-        known = [s.rows["profile"].metrics[metric] for s in systems if _has(s, "profile", metric)]
+    for (evaluation, metric), (title, unit) in COSTS.items():
+        rows = [system.rows[evaluation] for system in systems if evaluation in system.rows]
+        known = [row.metrics[metric] for row in rows if metric in row.metrics]
         if known:
-            columns.append(Column("profile", metric, title, unit, known[0].higher_is_better, quality=False))
+            columns.append(Column(evaluation, metric, title, unit, known[0].higher_is_better, quality=False))
     return columns
-
-
-def _has(system: System, evaluation: str, metric: str) -> bool:
-    return evaluation in system.rows and metric in system.rows[evaluation].metrics
 
 
 def _ordered(systems: list[System], columns: Sequence[Column]) -> list[System]:

@@ -9,6 +9,7 @@ from probe_rows import superb_row
 
 from sslbench.cli import main
 from sslbench.errors import SslbenchError
+from sslbench.probe.overall import overall_row
 from sslbench.probe.scores import (
     load_board,
     missing_values,
@@ -21,6 +22,7 @@ from sslbench.probe.scores import (
 )
 from sslbench.report import store
 from sslbench.report.schema import Metric
+from sslbench.report.view import summarise
 
 # PR KS IC SID ER ASR QbE F1 CER ASV SD ST PESQ STOI SS, paper-10, public-10: the SUPERB paper and its
 # leaderboard's data file; the two scores were computed from the formula outside this repository
@@ -155,10 +157,18 @@ def test_the_command_line_scores_complete_sets_and_refuses_others(
     printed = capsys.readouterr().out
     assert "whole: superb_s 1000 [1000, 1000] (paper-10)" in printed
     assert "part: no SUPERB score (paper-10): er is missing; pr is of tier smoke, not full" in printed
+    row = store.load(tmp_path / "whole" / "superb.json")  # the score is a row from now on
+    assert row.metrics["superb_s"].value == pytest.approx(1000)
+    assert row.data.hours == len(BOARD.form("paper-10"))
+    assert summarise(store.load_all(tmp_path)).quality[0].title == "superb_s"
     store.save(superb_row(BOARD, "er", system="twin"), tmp_path)
     assert main(["superb", "score", "--results", str(tmp_path), "--form", "public-10"]) == 0
     printed = capsys.readouterr().out
     assert "er (full, iemocap, five folds): twin = whole" in printed
     assert "whole: no SUPERB score (public-10): st is missing; se is missing; ss is missing" in printed
+    mixed = {task: superb_row(BOARD, task) for task in BOARD.form("paper-10")}
+    mixed["er"] = superb_row(BOARD, "er").model_copy(update={"weights_sha256": "f" * 64})
+    with pytest.raises(SslbenchError, match="its tasks were run on different weights"):
+        overall_row(BOARD, "paper-10", mixed)
     assert main(["superb", "score"]) == 2
     assert "name an experiment folder" in capsys.readouterr().err

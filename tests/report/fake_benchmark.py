@@ -1,4 +1,4 @@
-"""An invented benchmark: five systems, four evaluations. Never a result."""
+"""An invented benchmark: five systems, five evaluations. Never a result."""
 
 from __future__ import annotations
 
@@ -84,6 +84,8 @@ def write_benchmark(folder: Path) -> Path:
         _recognition(results, name, "pr", "per", wer * phone_factor, index, known)
         _identification(results, name, sid, index, known)
         _profile(results, system, known)
+        if weights == "trained":
+            _pretraining(results, name, 40.0 + 25 * index, known)
     _logs(folder)
     return results
 
@@ -176,6 +178,7 @@ def _profile(results: Path, system: Any, known: dict[str, Any]) -> None:
         "audio_s_per_s": (1.2 / rtf, "s/s", True),
         "train_audio_s_per_s": (train, "s/s", True),
         "peak_mem_train_bytes": (None if train is None else 9e8 - 3e6 * train, "bytes", False),
+        "longest_batch_audio_s": (None if train is None else 5.0 * round(3 * train), "s", True),
     }
     metrics = {
         key: Metric(value=value, unit=unit, higher_is_better=higher)
@@ -189,6 +192,42 @@ def _profile(results: Path, system: Any, known: dict[str, Any]) -> None:
         **fields(name, "profile", metrics=metrics, data=data, cost=cost, provenance=made, **known)
     )
     store.save(row, results)
+
+
+def write_large(results: Path) -> Path:
+    """200 rows: 25 systems with long names, six scores, cost with growth by length, and pretraining."""
+    draw = random.Random(7)
+    scores = {"asr": "wer", "pr": "per", "sid": "accuracy", "ks": "accuracy", "ic": "accuracy", "asv": "eer"}
+    families = ("zipformer-fbank-base", "hubert-k2ssl-base", "hf-wavlm-base", "melhubert-20ms", "fast-hubert")
+    for number in range(25):
+        name = f"{families[number % 5]}-librispeech960-it{number // 5 + 1}"
+        for evaluation, metric in scores.items():
+            rises = metric == "accuracy"
+            value = (95 - 1.3 * number if rises else 5 + 1.7 * number) + draw.uniform(-2, 2)
+            found = Metric(
+                value=value, unit="%", higher_is_better=rises, low=value - 1.1, high=value + 1.2, n=2620
+            )
+            store.save(store.make_row(**fields(name, evaluation, metrics={metric: found})), results)
+        macs, train = draw.uniform(400, 1700), draw.uniform(2, 20)
+        system = (name, "zipformer_base", "trained", 0, 0, 0, 94_561_917, macs, macs / 2e4, train)
+        _profile(results, system, {})
+        row = store.load(store.row_path(results, name, "profile"))
+        row.cost |= {
+            f"macs_at_{t}s_g": macs * t / 225 * (1 + t / 900) for t in (5, 10, 20, 40, 80, 160, 320, 600)
+        }
+        row.cost |= {f"wall_at_{t}s_s": macs * t / 5e6 * (1 + t / 90) for t in (5, 10, 20, 40)}
+        store.save(row, results)
+        _pretraining(results, name, draw.uniform(60, 900), {})
+    return results
+
+
+def _pretraining(results: Path, name: str, hours: float, known: dict[str, Any]) -> None:
+    metrics = {
+        "dev_acc": Metric(value=9.0, unit="%", higher_is_better=True),
+        "device_hours": Metric(value=hours, unit="h", higher_is_better=False),
+    }
+    made = stamp(command=f"sslbench export exp/{name} --results results")
+    store.save(store.make_row(**fields(name, "pretrain", metrics=metrics, provenance=made, **known)), results)
 
 
 def _logs(folder: Path) -> None:

@@ -13,9 +13,10 @@ import fake_benchmark as fake
 import pytest
 
 from sslbench.cli import main
-from sslbench.report import numbers, store
+from sslbench.report import numbers, plots, store
 from sslbench.report.build import build
 from sslbench.report.content import Content
+from sslbench.report.strips import strips
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -77,9 +78,33 @@ def test_every_figure_has_a_text_and_both_themes(built: tuple[Content, Path]) ->
     page = Page((built[1] / "index.html").read_text())
     alts = page.values("alt")
     assert len(alts) == page.tags.count("img") == 2 * page.tags.count("figure")
-    assert page.tags.count("figure") == 4 + 3 + 5 + 3  # trade-offs, scores, curves, layer weights
+    # trade-offs, scores, curves, layer weights, all scores and all costs at once
+    assert page.tags.count("figure") == 8 + 3 + 5 + 3 + 2
     assert min(map(len, alts)) > 40
-    assert "On the Pareto front: fbank, zipformer-mini." in alts[0]
+    assert any("ASR WER (%) against MACs" in alt and "front: fbank, zipformer-mini." in alt for alt in alts)
+
+
+def test_quality_stands_against_every_kind_of_cost(built: tuple[Content, Path]) -> None:
+    costs = ["MACs", "Pretraining time", "RTF", "Training memory"]
+    figures = plots.trade_offs(built[0].summary)
+    assert [figure.title for figure in figures[:4]] == [f"ASR WER against {cost}" for cost in costs]
+    trained = "zipformer-mini, hubert-k2ssl-mini and hubert-orig-mini were pretrained"
+    assert "for 3 systems" in figures[1].alt, trained
+    assert "(MiB)" in figures[3].alt
+
+
+def test_scores_and_costs_at_once_name_best_and_worst(built: tuple[Content, Path]) -> None:
+    summary = built[0].summary
+    (scores,) = strips("All scores at once", summary, summary.quality)
+    assert "ASR WER (%) best zipformer-mini" in scores.alt
+    assert "worst fbank" in scores.alt
+    (costs,) = strips("All costs at once", summary, summary.costs, log=True)
+    assert (
+        "Pretraining time (device-hours) best zipformer-mini 40.0 h, worst hubert-orig-mini 90.0 h"
+        in costs.alt
+    )
+    assert scores.light != scores.dark
+    assert strips("one line is no figure", summary, summary.quality[:1]) == []
 
 
 def test_every_number_of_every_row_is_in_results_md_and_on_the_page(built: tuple[Content, Path]) -> None:
@@ -200,24 +225,7 @@ def test_mismatched_rows_are_warned_about(tmp_path: Path) -> None:
 
 
 def test_a_report_of_200_rows_takes_at_most_ten_seconds(tmp_path: Path) -> None:
-    for number in range(50):
-        for evaluation, value in (("asr", 10.0 + number), ("pr", 5.0 + number), ("sid", 90 - number)):
-            metric = {
-                "value": value,
-                "unit": "%",
-                "higher_is_better": evaluation == "sid",
-                "low": value - 1,
-                "high": value + 1,
-            }
-            row = fake.fields(f"system-{number:02}", evaluation, metrics={"score": metric})
-            store.save(store.make_row(**row), tmp_path / "r")
-        cost = {
-            name: {"value": 1.0 + number, "unit": "G", "higher_is_better": False}
-            for name in ("macs_g", "rtf")
-        }
-        store.save(
-            store.make_row(**fake.fields(f"system-{number:02}", "profile", metrics=cost)), tmp_path / "r"
-        )
+    fake.write_large(tmp_path / "r")
     started = time.process_time()  # other work on the machine is not the report's
     content, _ = build(tmp_path / "r", tmp_path / "out")
     assert time.process_time() - started <= 10
