@@ -47,7 +47,7 @@ $(sed -n '/^# --- what/,/^here=/p' "${BASH_SOURCE[0]}" | grep -E '^[a-z_]+=' | s
 . "${here}/parse_options.sh"
 # shellcheck disable=SC1091 # the recipe's own
 cmd_backend=local launch_opts=() && . ./path.sh && . ./cmd.sh
-trap 'kill $(jobs -p) 2>/dev/null' INT TERM # a stopped recipe leaves nothing running
+trap 'for pid in $(jobs -p); do pkill -P "${pid}" || kill "${pid}" || true; done 2>/dev/null' INT TERM # leave nothing running
 
 # --- helpers
 names=(none data units pretrain export profile asr superb report)
@@ -89,7 +89,7 @@ each() { # FUNCTION NAME...: call FUNCTION for every NAME, nj at a time; fail wh
 }
 
 data=data/manifests
-one=$((ngpu > 0 ? 1 : 0)) # GPUs of everything but pretraining
+one=$((ngpu > 0 ? 1 : 0)) device=$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu) # of everything but pretraining
 read -ra families <<<"${upstream}"; read -ra plain <<<"${baselines}"
 systems=() # every system that is evaluated: a trained model, its untrained twin, a baseline
 for family in "${families[@]}"; do
@@ -119,9 +119,9 @@ make_units() { # FAMILY ITERATION
         opts=(--ckpt "${expdir}/${family}/upstream_it$((it - 1))")
     fi
     job 1 "${one}" "${out}/units.yaml" sslbench units fit --manifest "${data}/${train_set}.jsonl.gz" \
-        --feature "${source}" --clusters "${clusters}" --seed "${seed}" --out "${out}" "${opts[@]}" ${units_opts}
+        --feature "${source}" --clusters "${clusters}" --seed "${seed}" --device "${device}" --out "${out}" "${opts[@]}" ${units_opts}
     for part in "${train_set}" "${dev_set}"; do
-        job 1 "${one}" "${out}/${part}.jsonl.gz" sslbench units apply --units "${out}" "${opts[@]}" \
+        job 1 "${one}" "${out}/${part}.jsonl.gz" sslbench units apply --units "${out}" --device "${device}" "${opts[@]}" \
             --manifest "${data}/${part}.jsonl.gz" --out "${out}/${part}.jsonl.gz"
     done
     step "${out}/report.json" sslbench units report --manifest "${out}/${dev_set}.jsonl.gz" --out "${out}/report.json"
@@ -190,7 +190,7 @@ superb() { # SYSTEM
     for task in ${tasks//,/ }; do
         # shellcheck disable=SC2046
         job 1 "${one}" "${resultsdir}/$1/${task}.json" sslbench superb run $(model_of "$1") --tasks "${task}" --data "${data}" \
-            --out "${expdir}/$1/superb" --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${superb_opts}
+            --out "${expdir}/$1/superb" --results "${resultsdir}" --tier "${tier}" --seed "${seed}" --device "${device}" ${superb_opts}
     done
 }
 if wanted 7; then each superb "${systems[@]}"; fi
