@@ -11,48 +11,46 @@ from lhotse.cut import Cut
 
 from sslbench.data.loading import AudioBatch, BatchLoader, SkipLog
 from sslbench.data.manifests import open_manifest
+from sslbench.data.units.apply import KEY
+from sslbench.data.units.external import length_fits
+from sslbench.data.units.features import FRAME_SAMPLES, num_frames
 from sslbench.errors import SslbenchError
 from sslbench.nn.upstream import PretrainBatch
 from sslbench.pretrain.config import PretrainConfig
 from sslbench.train.dist import World
 
-HOP_SAMPLES = 320  # of the 50 Hz units
 CHECKED_CUTS = 200
-LABEL_SLACK_FRAMES = 2  # window length and rounding
-LABEL_SLACK_SHARE = 0.02
 NO_LABEL = -1
-UNIT_KEY = "kmeans"
 
 
-def units_of(cut: Cut, rate_hz: float, manifest: str) -> torch.Tensor:
+def units_of(cut: Cut, manifest: str) -> torch.Tensor:
     """The units of a cut: (frames,) int64.
 
     Raises:
-        SslbenchError: none, not numbers, or not about `rate_hz` per second; names cut and manifest.
+        SslbenchError: none, not numbers, or not about 50 per second; names cut and manifest.
     """
     mend = f"attach them with 'sslbench units apply --units DIR --manifest {manifest} --out LABELLED'"
-    text = (cut.custom or {}).get(UNIT_KEY)
+    text = (cut.custom or {}).get(KEY)
     if not isinstance(text, str) or not text.strip():
-        raise SslbenchError(f"{manifest}: cut {cut.id} has no units ({UNIT_KEY!r}); {mend}")
+        raise SslbenchError(f"{manifest}: cut {cut.id} has no units ({KEY!r}); {mend}")
     try:
         units = torch.tensor([int(word) for word in text.split()])
     except ValueError:
         raise SslbenchError(f"{manifest}: the units of cut {cut.id} are not whole numbers; {mend}") from None
-    expected = cut.duration * rate_hz
-    if abs(len(units) - expected) > LABEL_SLACK_FRAMES + LABEL_SLACK_SHARE * expected:
+    if not length_fits(len(units), cut.num_samples):
         raise SslbenchError(
             f"{manifest}: cut {cut.id} has {len(units) / cut.duration:.1f} units per second "
-            f"({len(units)} for {cut.duration:.2f} s), {rate_hz:g} expected; {mend} or set label_rate_hz"
+            f"({len(units)} for {cut.duration:.2f} s), 50 expected; {mend}"
         )
     if int(units.min()) < 0:
         raise SslbenchError(f"{manifest}: cut {cut.id} has a negative unit; {mend}")
     return units
 
 
-def check_units(manifest: str, rate_hz: float, num_units: int | None) -> None:
+def check_units(manifest: str, num_units: int | None) -> None:
     """Check the first cuts of a manifest, so that a wrong one fails at once rather than hours later."""
     for cut in islice(open_manifest(manifest), CHECKED_CUTS):
-        top = int(units_of(cut, rate_hz, manifest).max())
+        top = int(units_of(cut, manifest).max())
         if num_units is not None and top >= num_units:
             raise SslbenchError(
                 f"{manifest}: cut {cut.id} has unit {top} but the model has num_units {num_units}; "
@@ -60,11 +58,11 @@ def check_units(manifest: str, rate_hz: float, num_units: int | None) -> None:
             )
 
 
-def majority_share(manifest: str, rate_hz: float) -> float:
+def majority_share(manifest: str) -> float:
     """The share of the commonest unit: the accuracy of a model that learnt nothing else."""
     counts: Counter[int] = Counter()
     for cut in open_manifest(manifest):
-        counts.update(units_of(cut, rate_hz, manifest).tolist())
+        counts.update(units_of(cut, manifest).tolist())
     return max(counts.values()) / counts.total()
 
 
@@ -97,11 +95,11 @@ def collate(batch: AudioBatch, config: PretrainConfig, manifest: str, device: to
     if len(batch) == 0:
         tone = (torch.arange(16_000) * 0.1).sin()[None] * 0.01
         return PretrainBatch(tone.to(device), torch.tensor([16_000]).to(device), _tone_labels(device), [])
-    units = [units_of(cut, config.label_rate_hz, manifest) for cut in batch.cuts]
+    units = [units_of(cut, manifest) for cut in batch.cuts]
     audio, lens = batch.audio, batch.audio_lens
     if config.crop == "shortest":
         audio, lens, units = _crop(audio, lens, units, config.crop_s)
-    frames = -(-audio.shape[1] // HOP_SAMPLES)
+    frames = num_frames(audio.shape[1])
     labels = torch.full((len(units), frames), NO_LABEL)
     for row, line in zip(labels, units, strict=True):
         row[: len(line)] = line[:frames]
@@ -123,7 +121,7 @@ def _crop(
         size = min(size, round(crop_s * 16_000))
     starts = (torch.rand(len(lens)) * (lens - size + 1)).long().tolist()
     cropped = torch.stack([row[start : start + size] for row, start in zip(audio, starts, strict=True)])
-    frames = -(-size // HOP_SAMPLES)
-    first = [round(start / HOP_SAMPLES) for start in starts]
+    frames = num_frames(size)
+    first = [round(start / FRAME_SAMPLES) for start in starts]
     pieces = [line[at : at + frames] for line, at in zip(units, first, strict=True)]
     return cropped, torch.full_like(lens, size), pieces

@@ -79,7 +79,7 @@ class PretrainConfig:
     crop_s: float | None = None
     """With `crop: shortest`, the longest piece (k2SSL Base: 15.6)."""
     label_rate_hz: float = 50.0
-    """Units per second, checked against the manifest."""
+    """Units per second: 50, as `sslbench units` writes them (earlier runs state it)."""
     num_workers: int = 1
     """Reading processes; 0 reads between updates."""
     skip_limit_share: float = 0.01
@@ -143,6 +143,10 @@ class PretrainConfig:
             faults.append("max_cut_duration_s is below min_duration_s")
         if self.optimizer == "scaled_adam" and (self.lr_scales or self.no_decay):
             faults.append("lr_scales and no_decay need optimizer: adamw (scaled_adam sizes steps by itself)")
+        if self.label_rate_hz != 50:
+            faults.append(
+                "label_rate_hz must be 50; 'sslbench units import --label_rate_hz' thins out others"
+            )
         if self.crop_s is not None and self.crop == "none":
             faults.append("crop_s needs crop: shortest")
         if faults:

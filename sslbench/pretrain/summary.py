@@ -46,7 +46,7 @@ def write(exp: Path, config: PretrainConfig, facts: dict[str, Any]) -> None:
         "audio_hours_seen": round(audio_s / 3600, 6),
         "audio_s_per_s": round(audio_s / max(wall_s, 1e-9), 2),
         "peak_mem_bytes": peak_mem_bytes(),
-        "majority_share": majority_share(manifest, config.label_rate_hz),
+        "majority_share": majority_share(manifest),
         "config_sha256": io.sha256_json(identity(configs.to_dict(config))),
     }
     io.write_json(exp / SUMMARY, values)

@@ -45,7 +45,8 @@ def run(config: PretrainConfig) -> int:
 
 
 def _run(config: PretrainConfig, world: World, exp: Path) -> int:
-    if summary.is_complete(exp, config.max_steps):
+    # the main process decides: over a network, folders do not look the same to all at the same time
+    if world.share(int(summary.is_complete(exp, config.max_steps))):
         if world.is_main:
             print(f"{exp}: already complete ({config.max_steps} steps); raise max_steps to go on")
         return 0
@@ -78,7 +79,7 @@ class PretrainJob(Job[AudioBatch, PretrainBatch]):
             compile_layers(self.model)
         num_units = getattr(self.model.config, "num_units", None)
         for manifest in filter(None, (config.train_manifest, config.dev_manifest)):
-            check_units(manifest, config.label_rate_hz, num_units)
+            check_units(manifest, num_units)
         self.updater = make_updater(self.model, config, world.size)
         skip_log = SkipLog(self.exp / f"skipped-{world.rank}.jsonl", config.skip_limit_share)
         self.stream = make_loader(config, config.train_manifest, world, skip_log)

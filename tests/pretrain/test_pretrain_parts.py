@@ -64,19 +64,19 @@ def rewrite(corpus: Path, target: Path, units: str | None) -> str:
 def test_unfit_units_are_named(corpus: Path, tmp_path: Path, units: str | None, message: str) -> None:
     manifest = rewrite(corpus, tmp_path / "bad.jsonl.gz", units)
     with pytest.raises(SslbenchError, match=f"bad.jsonl.gz: .*{message}"):
-        check_units(manifest, 50.0, 4)
+        check_units(manifest, 4)
 
 
 def test_too_many_units_for_the_model_are_named(corpus: Path) -> None:
-    check_units(str(corpus / "train.jsonl.gz"), 50.0, 4)
+    check_units(str(corpus / "train.jsonl.gz"), 4)
     with pytest.raises(SslbenchError, match="has unit 3 but the model has num_units 3"):
-        check_units(str(corpus / "train.jsonl.gz"), 50.0, 3)
+        check_units(str(corpus / "train.jsonl.gz"), 3)
 
 
 def test_majority_share_is_counted(corpus: Path) -> None:
     frames = [len(c.custom["kmeans"].split()) for c in open_manifest(corpus / "dev.jsonl.gz")]
     by_tone = [sum(frames[tone::4]) for tone in range(4)]
-    share = majority_share(str(corpus / "dev.jsonl.gz"), 50.0)
+    share = majority_share(str(corpus / "dev.jsonl.gz"))
     assert share == pytest.approx(max(by_tone) / sum(frames))
 
 
