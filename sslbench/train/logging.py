@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import resource
 import sys
 import time
@@ -28,7 +29,8 @@ class JsonLog:
             write_jsonl(self.path, [row for row in read_jsonl(self.path) if row["step"] <= step])
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row. Raises `SslbenchError` when the disk is full."""
+        """Append one row, with null for what is not finite. Raises `SslbenchError` when the disk is full."""
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as stream:

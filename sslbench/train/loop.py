@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -158,7 +159,8 @@ class Trainer:
         with torch.no_grad():
             row = self.job.validate(self.step, self.precision.autocast)
         if row:
-            self.latest.update(row)
+            self.latest = {name: v for name, v in self.latest.items() if name not in row}
+            self.latest.update({name: v for name, v in row.items() if math.isfinite(v)})
             self._write({"step": self.step, **row}, "dev")
         self.meter.restart_clock()
 

@@ -19,7 +19,7 @@ from sslbench.cli import main
 from sslbench.errors import SslbenchError
 from sslbench.io import read_json, read_jsonl
 from sslbench.pretrain import summary
-from sslbench.pretrain.trainer import run
+from sslbench.pretrain.trainer import PretrainJob, run
 from sslbench.report import store
 from sslbench.train import checkpoint, precision, update
 
@@ -114,6 +114,21 @@ def test_what_schedulers_and_closed_terminals_send_saves_first(
     stop_after(monkeypatch, (2,), numbers)
     assert run(config(settings, save_every=100)) == 130
     assert checkpoint.steps_in(Path(settings["exp_dir"]) / "checkpoints") == [4]
+
+
+def test_a_dev_loss_that_is_not_finite_hinders_neither_saving_nor_going_on(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {"dev_loss": float("nan"), "dev_acc": 0.5}
+    monkeypatch.setattr(PretrainJob, "validate", lambda *_: figures)
+    assert run(config(settings, max_steps=6)) == 0
+    assert run(config(settings, max_steps=8)) == 0
+    rows = [row for row in read_jsonl(Path(settings["exp_dir"]) / "log.jsonl") if "dev_acc" in row]
+    assert [(row["step"], row["dev_loss"], row["dev_acc"]) for row in rows] == [
+        (6, None, 0.5),
+        (8, None, 0.5),
+    ]
+    assert "dev_loss" not in read_json(Path(settings["exp_dir"]) / "summary.json")
 
 
 def test_ctrl_c_twice_ends_at_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
