@@ -181,6 +181,18 @@ def test_a_piece_of_a_recording_gets_its_part(corpus: Path, tmp_path: Path) -> N
         assert cut.kmeans.split() == [str(n) for n in range(5, 20)]  # 0.104 s is nearest to frame 5
 
 
+def test_a_file_in_a_folder_is_not_taken_for_its_namesake_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for number, name in enumerate(("a/b.wav", "b.wav")):
+        soundfile.write(tmp_path / name, np.ones(16_000 + 3200 * number) * 0.1, 16_000)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na/b.wav\t16000\nb.wav\t19200\n")
+    (tmp_path / "train.km").write_text("1 " * 49 + "\n" + "2 " * 59 + "\n")
+    cuts = [Recording.from_file(tmp_path / name).to_cut().with_id(name) for name in ("a/b.wav", "b.wav")]
+    write_manifest(cuts, tmp_path / "train.jsonl.gz")
+    run_import(tmp_path, tmp_path / "train.jsonl.gz")
+    assert [cut.kmeans.split()[0] for cut in open_manifest(tmp_path / "out.jsonl.gz")] == ["1", "2"]
+
+
 def test_what_does_not_fit_is_refused_with_its_lines(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,7 +111,7 @@ class LabelFile:
         sources = recording.sources if recording is not None else []
         if sources and sources[0].type == "file":
             parts = Path(str(sources[0].source)).with_suffix("").parts
-            for depth in self._depths:
+            for depth in sorted(self._depths, reverse=True):  # "b.wav" must not stand for "a/b.wav"
                 entry = self._entries.get("/".join(parts[-depth:]))
                 if entry is not None:
                     return entry
