@@ -55,8 +55,14 @@ def collect(config_sha256: str, data_sha256: str, seed: int) -> Provenance:
         config_sha256=config_sha256,
         data_sha256=data_sha256,
         seed=seed,
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=" ".join([_program(), *sys.argv[1:]]),
     )
+
+
+def _program() -> str:
+    """What was run: `sslbench`, also as `python -m sslbench`, or another script's name."""
+    path = Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 def _git_state() -> tuple[str, bool]:
