@@ -79,7 +79,7 @@ bench-espnet: $(STAMP)
 # with an upstream pretrained by the mini recipe, which is made first where it is not there
 bench-peft: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" egs/mini/ssl1/run.sh --stop_stage 4 --upstream hubert_k2ssl --baselines ""
-	$(BIN)/python benchmarks/peft.py --upstream hubert_k2ssl_tiny --ckpt egs/mini/ssl1/exp/hubert_k2ssl/upstream \
+	$(BIN)/python benchmarks/tuning.py --upstream hubert_k2ssl_tiny --ckpt egs/mini/ssl1/exp/hubert_k2ssl/upstream \
 		--data egs/mini/ssl1/data/manifests --out egs/mini/ssl1/exp/peft $(ARGS)
 
 bench-quirks: $(STAMP)

@@ -19,8 +19,8 @@ from asr_options import manifest, options
 
 EXAMPLES = """examples:
   make bench-peft                                     the embedded corpus and a HuBERT pretrained on it
-  python benchmarks/peft.py --upstream zipformer_tiny --ckpt exp/upstream --data data/mini --out /tmp/p
-  python benchmarks/peft.py --data data/mini --out /tmp/p --ways lora full --steps 50
+  python benchmarks/tuning.py --upstream zipformer_tiny --ckpt exp/upstream --data data/mini --out /tmp/p
+  python benchmarks/tuning.py --data data/mini --out /tmp/p --ways lora full --steps 50
 """
 WAYS = {
     "frozen": "weighted sum",
