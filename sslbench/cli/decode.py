@@ -30,7 +30,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--out", required=True, help="JSON lines of id and text; HYP.meta.json comes beside it"
     )
-    parser.add_argument("--max_duration_s", type=float, help="audio per batch (default: as in training)")
+    parser.add_argument(
+        "--max_duration_s", type=float, help="audio per batch (default: as in training, and at least 60)"
+    )
     parser.add_argument(
         "--by", choices=("auto", "ctc", "transducer"), default="auto",
         help="whose scores (default: the transducer's where there is one)",

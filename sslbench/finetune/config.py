@@ -51,6 +51,9 @@ class FinetuneConfig:
     """Weight of CTC in `joint` (k2SSL's)."""
     transducer: TransducerShape = field(default_factory=TransducerShape)
     """Sizes of the transducer."""
+    context_dropout: float = 0.2
+    """Share of the transducer's contexts that training hides. Transcripts that the predictor knows by heart
+    say nothing about when a symbol is spoken; a hidden context leaves that to the frames."""
     transducer_loss: Literal["auto", "full", "pruned"] = "auto"
     """`pruned`: k2's; `full`: over the whole lattice; `auto`: pruned where k2 can be imported. The run's
     config.yaml says which it was."""

@@ -24,6 +24,8 @@ from sslbench.finetune.vocab import Vocab
 from sslbench.io import read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from sslbench.progress import Progress
 
+LEAST_BATCH_S = 60.0  # without gradients there is room, and short batches do not keep a processor busy
+
 
 def batch_states(model: Recognizer, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """States (B, F, L, D) and frames (B,) of a batch, from the cache or from the upstream."""
@@ -119,7 +121,7 @@ def decode(
         experiment: the recognizer.
         manifest: cuts; transcripts are not needed and not used.
         out: the hypotheses.
-        max_duration_s: audio per batch; the training's by default.
+        max_duration_s: audio per batch; by default the training's, or 60 s where that is less.
         settings: of the search; greedy by default.
 
     Raises:
@@ -130,7 +132,7 @@ def decode(
     name, search = make_search(experiment.model.head, experiment.vocab, settings)
     facts = _facts(experiment, manifest, name, settings)
     cuts = list(open_manifest(manifest))
-    limit = max_duration_s or experiment.config.max_duration_s
+    limit = max_duration_s or max(LEAST_BATCH_S, experiment.config.max_duration_s)
     part = _Part(out.with_name(out.name + ".part"), sha256_json([facts, limit]))
     part.resume()
     skip_log = SkipLog(out.with_name(out.name + ".skipped.jsonl"), experiment.config.max_skipped_share)

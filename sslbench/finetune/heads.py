@@ -44,7 +44,7 @@ class Head(nn.Module):
         self.transducer: Transducer | None = None
         if config.objective != "ctc":
             pruning = k2_rnnt.Pruning() if config.transducer_loss == "pruned" else None
-            self.transducer = Transducer(width, classes, config.transducer, pruning)
+            self.transducer = Transducer(width, classes, config.transducer, pruning, config.context_dropout)
 
     def encode(self, features: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames that symbols are scored from.

@@ -31,11 +31,20 @@ class Predictor(nn.Module):
         return F.relu(self.conv(embedded).transpose(1, 2))
 
 
+def _normalised(input_dim: int, dim: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(input_dim, dim), nn.LayerNorm(dim))
+
+
 class Transducer(nn.Module):
     """Scores of the next symbol, blank included, from a frame and the symbols before."""
 
     def __init__(
-        self, input_dim: int, classes: int, shape: TransducerShape, pruning: k2_rnnt.Pruning | None = None
+        self,
+        input_dim: int,
+        classes: int,
+        shape: TransducerShape,
+        pruning: k2_rnnt.Pruning | None = None,
+        context_dropout: float = 0.0,
     ) -> None:
         """Build.
 
@@ -44,12 +53,15 @@ class Transducer(nn.Module):
             classes: with the blank as class 0.
             shape: sizes.
             pruning: settings of k2's pruned loss; None for the full lattice.
+            context_dropout: share of the contexts that training hides.
         """
         super().__init__()
-        self.shape, self.pruning = shape, pruning
+        self.shape, self.pruning, self.context_dropout = shape, pruning, context_dropout
         self.predictor = Predictor(classes, shape.predictor_dim, shape.context)
-        self.frame_projection = nn.Linear(input_dim, shape.joiner_dim)
-        self.context_projection = nn.Linear(shape.predictor_dim, shape.joiner_dim)
+        # Both are normalised: recurrent states are small at first, and a sum in which the contexts prevail
+        # learns the transcripts' order long before it listens.
+        self.frame_projection = _normalised(input_dim, shape.joiner_dim)
+        self.context_projection = _normalised(shape.predictor_dim, shape.joiner_dim)
         self.output = nn.Linear(shape.joiner_dim, classes)
         self.simple: nn.ModuleDict | None = None
         if pruning is not None:
@@ -79,6 +91,9 @@ class Transducer(nn.Module):
         """
         padded, target_lens = pad_targets(targets, frames.device)
         predicted = self.predictor(F.pad(padded, (self.shape.context, 0), value=BLANK))  # (B, U + 1, P)
+        if self.training and self.context_dropout:
+            unseen = torch.rand(predicted.shape[:2], device=predicted.device) < self.context_dropout
+            predicted = predicted.masked_fill(unseen[:, :, None], 0.0)
         frames = frames[:, : int(lens.max())]
         if self.simple is not None and self.pruning is not None:
             return self._pruned(frames, lens, predicted, padded, target_lens, warm)
