@@ -24,8 +24,9 @@ HEADS: dict[str, dict[str, Any]] = {
     "ctc-char": {},
     "ctc-bpe": {"units": "bpe", "bpe_size": 60},
     "ctc-phone": {"units": "phone"},
-    # decoded by its transducer; one trained without CTC beside it needs longer than a test may take
+    # decoded by the transducer
     "joint-bpe": {"objective": "joint", "units": "bpe", "bpe_size": 60, "steps": 360},
+    "transducer-bpe": {"objective": "transducer", "units": "bpe", "bpe_size": 60, "steps": 480},
 }
 
 

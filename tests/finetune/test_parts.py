@@ -13,6 +13,8 @@ from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.decoders.ctc import greedy
 from sslbench.finetune.featurizer import WeightedSum, stack_frames
 from sslbench.finetune.heads import Head, ctc_loss
+from sslbench.finetune.shapes import TransducerShape
+from sslbench.finetune.transducer import Transducer
 from sslbench.finetune.vocab import CharVocab, frames_needed
 
 
@@ -133,3 +135,13 @@ def test_masks_stay_within_the_clip_and_its_share() -> None:
         covered += rows
     assert (covered[0] > 0).all()  # every frame gets its turn
     assert (covered[1, :30] > 0).all()
+
+
+def test_hidden_contexts_leave_the_transducer_to_the_frames() -> None:
+    torch.manual_seed(0)
+    model = Transducer(6, 5, TransducerShape(8, 8, 2), context_dropout=1.0)
+    frames, lens, targets = torch.randn(2, 7, 6), torch.tensor([7, 5]), [[1, 2, 3], [4]]
+    train, evaluate = model.train().loss(frames, lens, targets), model.eval().loss(frames, lens, targets)
+    torch.nn.init.normal_(model.predictor.embedding.weight)
+    assert model.train().loss(frames, lens, targets).item() == train.item()
+    assert model.eval().loss(frames, lens, targets).item() != evaluate.item()
