@@ -37,8 +37,8 @@ def main() -> None:
     """Train, decode and score by every way; print and write the table."""
     parser = options(__doc__, EXAMPLES, upstream="hubert_k2ssl_tiny")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--max_duration_s", type=float, default=10.0)
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--max_duration_s", type=float, default=5.0)
     parser.add_argument("--saved", metavar="WAY", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.saved:
