@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The eight stages of an SSL recipe, one sslbench verb each. Called by a recipe's run.sh, in its folder.
-# shellcheck disable=SC2086 # *_opts hold several words
+# shellcheck disable=SC2046,SC2086 # *_opts and model_of are several words
 set -euo pipefail
 
 # --- what a recipe sets (every variable is an option: --name value)
@@ -151,7 +151,8 @@ done
 if wanted 4; then
     for family in "${families[@]}"; do
         exp=${expdir}/${family}
-        step "${exp}/upstream/card.yaml" sslbench export "${exp}/pretrain_it${iterations}" --out "${exp}/upstream"
+        step "${resultsdir}/${family}/pretrain.json" sslbench export "${exp}/pretrain_it${iterations}" \
+            --out "${exp}/upstream" --results "${resultsdir}" --system "${family}" --tier "${tier}"
         step "${exp}/check.json" sslbench check "${family}" --ckpt "${exp}/upstream" --out "${exp}/check.json"
         if "${twins}"; then
             step "${exp}_random/upstream/card.yaml" \
@@ -165,21 +166,18 @@ if wanted 5; then # one command for all: systems are timed by turns, so that a b
         row=${resultsdir}/${system}/profile.json
         if [ ! -s "${row}" ]; then break; fi
     done
-    # shellcheck disable=SC2046
     job 1 "${one}" "${row}" sslbench profile $(for system in "${systems[@]}"; do model_of "${system}"; done) \
         --results "${resultsdir}" --tier "${tier}"
 fi
 
 asr() { # SYSTEM, or "espnet" for the first family through ESPnet's own trainer
     local name=${asr_config##*/} && name=${name%.yaml}; if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; return; fi
-    # shellcheck disable=SC2046
     job 1 "${one}" "${resultsdir}/$1/${name}.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
         --exp_dir "${expdir}/$1/${name}" --evaluation "${name}" --train_manifest "${data}/${label_set}.jsonl.gz" \
         --dev_manifest "${data}/${dev_set}.jsonl.gz" --test_manifest "${data}/${test_set}.jsonl.gz" \
         --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${asr_opts}
 }
 asr_espnet() { # SYSTEM
-    # shellcheck disable=SC2046
     job 1 "${one}" "${resultsdir}/$1/asr_espnet.json" sslbench espnet asr $(model_of "$1") --out "${expdir}/$1/asr_espnet" \
         --train "${data}/${label_set}.jsonl.gz" --dev "${data}/${dev_set}.jsonl.gz" \
         --test "${data}/${test_set}.jsonl.gz" --results "${resultsdir}" --tier "${tier}" ${espnet_opts}
@@ -188,7 +186,6 @@ if wanted 6; then each asr "${systems[@]}" ${espnet_opts:+espnet}; fi
 
 superb() { # SYSTEM
     for task in ${tasks//,/ }; do
-        # shellcheck disable=SC2046
         job 1 "${one}" "${resultsdir}/$1/${task}.json" sslbench superb run $(model_of "$1") --tasks "${task}" --data "${data}" \
             --out "${expdir}/$1/superb" --results "${resultsdir}" --tier "${tier}" --seed "${seed}" --device "${device}" ${superb_opts}
     done
