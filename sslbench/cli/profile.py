@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--memory_gib", type=float, metavar="G", help="memory for --longest_batch (default: what is free)"
     )
-    options.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    options.add_argument("--device", default="cpu", help="cpu (default), cuda or auto")
     options.add_argument("--json", action="store_true", help="print JSON")
     return options
 
@@ -80,6 +80,7 @@ def main(argv: list[str]) -> int:
 
     import torch
 
+    from sslbench.device import pick_device
     from sslbench.profile.measure import Options, profile
     from sslbench.profile.row import to_json, to_row
     from sslbench.report import store
@@ -93,7 +94,7 @@ def main(argv: list[str]) -> int:
         longest_batch=chosen.longest_batch,
         memory_gib=chosen.memory_gib,
         threads=chosen.threads or torch.get_num_threads(),
-        device=chosen.device,
+        device=str(pick_device(chosen.device)),
     )
     costs = profile(subjects, options, say=lambda line: print(line, file=sys.stderr, flush=True))
     if chosen.json:

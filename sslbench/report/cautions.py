@@ -96,4 +96,8 @@ def _mismatches(rows: Sequence[ResultRow], quality: Sequence[ResultRow]) -> list
     }
     if len(profiled) > 1:
         found.append("Mismatched machines: speeds were measured on different hardware or thread counts.")
+    for name, what in {"memory": "peak memory", "longest_batch": "longest batches"}.items():
+        ways = sorted({r.methods[name] for r in rows if r.evaluation == "profile" and name in r.methods})
+        if len(ways) > 1:
+            found.append(f"Mismatched costs: {what} were measured in different ways: {' / '.join(ways)}.")
     return found

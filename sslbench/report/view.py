@@ -111,11 +111,7 @@ class Summary:
         """The columns, in as many tables as keep them readable on paper: scores, then costs."""
         if len(self.columns) <= MAX_TOGETHER:
             return [self.columns]
-        scores, costs = self.quality, self.costs
-        parts = [
-            scores[start : start + SCORES_PER_TABLE] for start in range(0, len(scores), SCORES_PER_TABLE)
-        ]
-        return parts + [costs[start : start + MAX_TOGETHER] for start in range(0, len(costs), MAX_TOGETHER)]
+        return _parts(self.quality, SCORES_PER_TABLE) + _parts(self.costs, MAX_TOGETHER)
 
     def measured(self, column: Column) -> list[tuple[System, Metric]]:
         """The systems that have a figure in this column, best first."""
@@ -134,6 +130,12 @@ class Summary:
         best = len(ranked) > 1 and found.value == ranked[0][1].value
         tied = column.quality and (column.evaluation, system.name) in self.tied
         return Cell(numbers.bare(found.value, found.unit), interval, best, tied and not best)
+
+
+def _parts(columns: list[Column], most: int) -> list[list[Column]]:
+    """Pieces of about equal size, none larger than `most`."""
+    count = -(-len(columns) // most)
+    return [columns[len(columns) * i // count : len(columns) * (i + 1) // count] for i in range(count)]
 
 
 def summarise(rows: Iterable[ResultRow]) -> Summary:

@@ -157,3 +157,11 @@ def test_front_matter_is_plain_yaml(results: Path) -> None:
     (system, *_) = summarise(store.load_all(results)).systems
     head = card.model_card(system).split("---")[1]
     assert yaml.safe_load(head)["library_name"] == "sslbench"
+
+
+def test_a_wide_summary_is_split_evenly_and_loses_nothing(tmp_path: Path) -> None:
+    summary = summarise(store.load_all(fake.write_large(tmp_path)))
+    assert [len(columns) for columns in summary.tables] == [3, 3, 7]
+    assert [column for columns in summary.tables for column in columns] == summary.columns
+    narrow = summarise(store.load_all(fake.write_benchmark(tmp_path / "small"))[:1])
+    assert narrow.tables == [narrow.columns]

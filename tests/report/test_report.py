@@ -207,6 +207,9 @@ def test_mismatched_rows_are_warned_about(tmp_path: Path) -> None:
     store.save(store.make_row(**fake.fields("b", data=other, tier="full", provenance=dirty)), tmp_path / "r")
     changed = fake.fields("b", "pr", data=other, tier="full", weights_sha256="f" * 64)
     store.save(store.make_row(**changed), tmp_path / "r")
+    for system, gib in (("a", 4), ("b", 8)):
+        limited = fake.fields(system, "profile", methods={"longest_batch": f"within {gib} GiB"})
+        store.save(store.make_row(**limited), tmp_path / "r")
     content, _ = build(tmp_path / "r", tmp_path / "out")
     text = "\n".join(content.cautions)
     for kind in (
@@ -215,6 +218,7 @@ def test_mismatched_rows_are_warned_about(tmp_path: Path) -> None:
         "Mismatched tiers: asr",
         "Mismatched weights",
         "Mismatched methods: asr rows differ in engine: not stated / s3prl.",
+        "Mismatched costs: longest batches were measured in different ways: within 4 GiB / within 8 GiB.",
         "Uncommitted code",
     ):
         assert kind in text
