@@ -7,6 +7,7 @@ Scores are not divided by √d: the initial scale of the projection takes that p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from sslbench.nn.balancer import Balancer
 from sslbench.nn.scheduled import ScheduledFloat, chance
+from sslbench.nn.strided import CHUNK_VALUES, without_autocast
 from sslbench.nn.swoosh import scale_initial
 from sslbench.nn.whiten import Whiten
 
@@ -43,27 +45,83 @@ def relative_positions(frames: int, dim: int, device: torch.device | None = None
     return table
 
 
-class _ToAbsolute(torch.autograd.Function):
-    """(…, T, 2T - 1) scores by offset -> (…, T, T) scores by source frame, as a view."""
+def _by_source(x: Tensor) -> Tensor:
+    """View of (…, T, 2T - 1) scores by offset as (…, T, T) scores by source frame."""
+    frames = x.shape[-2]
+    strides = (*x.stride()[:-2], x.stride(-2) - x.stride(-1), x.stride(-1))
+    start = x.storage_offset() + (frames - 1) * x.stride(-1)
+    return x.as_strided((*x.shape[:-1], frames), strides, start)
+
+
+def _in_pieces(scores: Tensor) -> Iterator[slice]:
+    """Rows of (N, T, T) scores by turns, so many that their scores by offset stay in a CPU's cache."""
+    limit = CHUNK_VALUES.get(scores.device.type, CHUNK_VALUES["cpu"])
+    size = max(1, limit // (2 * scores.shape[1] ** 2))
+    return (slice(begin, begin + size) for begin in range(0, len(scores), size))
+
+
+class _AddRelative(torch.autograd.Function):
+    """Adds where @ offsets, by source frame, to scores: whose memory is used.
+
+    By offset there are twice as many scores: they exist for a few heads of a few clips at a time.
+    """
 
     @staticmethod
-    def _view(x: Tensor) -> Tensor:
-        frames = x.shape[-2]
-        strides = (*x.stride()[:-2], x.stride(-2) - x.stride(-1), x.stride(-1))
-        return x.as_strided(
-            (*x.shape[:-1], frames), strides, x.storage_offset() + (frames - 1) * x.stride(-1)
-        )
+    def forward(ctx: Any, scores: Tensor, where: Tensor, offsets: Tensor) -> Tensor:
+        """(B · H, T, T), (B · H, T, p), (B · H, p, 2T - 1) -> (B · H, T, T)."""
+        ctx.save_for_backward(where, offsets)
+        ctx.mark_dirty(scores)
+        for piece in _in_pieces(scores):
+            scores[piece] += _by_source(where[piece] @ offsets[piece])
+        return scores
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _ToAbsolute._view(x)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (g,), (where, offsets) = grads, ctx.saved_tensors
+        grad_where, grad_offsets = torch.empty_like(where), torch.empty_like(offsets)
+        by_offset: Tensor | None = None
+        for piece in _in_pieces(g):
+            part = g[piece]
+            if by_offset is None:  # zeros outside the view stay
+                by_offset = g.new_zeros(*part.shape[:2], offsets.shape[2])
+            rows = by_offset[: len(part)]
+            _by_source(rows).copy_(part)
+            grad_where[piece] = rows @ offsets[piece].transpose(1, 2)
+            grad_offsets[piece] = where[piece].transpose(1, 2) @ rows
+        return g, grad_where, grad_offsets
+
+
+class _Mix(torch.autograd.Function):
+    """Values (B, H, T, v) averaged with weights (B, H, T, T).
+
+    Few channels by many frames: on CPUs that product is twice as fast transposed, but its gradient would
+    then come transposed as well.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(values, weights)
+        return (values.transpose(2, 3) @ weights.transpose(2, 3)).transpose(2, 3)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (g,), (values, weights) = grads, ctx.saved_tensors
+        return (g.transpose(2, 3) @ weights).transpose(2, 3), g @ values.transpose(2, 3)
+
+
+class _Share(torch.autograd.Function):
+    """Attention weights (B, H, T, T) for their three users, the first of which reads one head only."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return weights[:, 0], weights.view_as(weights), weights.view_as(weights)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        g = grads[0]
-        full = g.new_zeros(*g.shape[:-1], 2 * g.shape[-2] - 1)
-        _ToAbsolute._view(full).copy_(g)
-        return full
+        first_head, once, twice = grads
+        total = once + twice
+        total[:, 0] += first_head
+        return total
 
 
 class _PenaliseLarge(torch.autograd.Function):
@@ -82,6 +140,15 @@ def penalise_large(x: Tensor, limit: float = SCORE_LIMIT, penalty: float = SCORE
     """Identity that adds the gradient of penalty · Σ relu(|x| - limit)."""
     y: Tensor = _PenaliseLarge.apply(x, limit, penalty)
     return y
+
+
+def share(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, H, T, T) attention weights -> the first head's (B, T, T), and all of them twice.
+
+    As plain indexing would give, but for cheaper gradients.
+    """
+    views: tuple[Tensor, Tensor, Tensor] = _Share.apply(weights)
+    return views
 
 
 class AttentionWeights(nn.Module):
@@ -112,13 +179,16 @@ class AttentionWeights(nn.Module):
         width = self.query_dim * self.heads
         query, key, where = self.in_proj(x).split([width, width, self.pos_head_dim * self.heads], dim=-1)
         key = self.whiten_keys(self.balance_keys(key))
-        query = query.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, q)
-        key = key.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1)  # (B, H, q, T)
+        batch, heads = len(x), self.heads
+        query = query.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)  # (B · H, T, q)
+        key = key.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)  # (B · H, q, T)
         scores = query @ key
         if not (self.training and chance(self.pos_emb_skip_rate)):
-            where = where.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, p)
-            offsets = self.linear_pos(positions).unflatten(-1, (self.heads, -1)).permute(1, 2, 0)
-            scores += _ToAbsolute.apply(where @ offsets)
+            where = where.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)  # (B · H, T, p)
+            offsets = self.linear_pos(positions).unflatten(-1, (heads, -1)).permute(1, 2, 0)
+            with without_autocast(x.device):
+                scores = _AddRelative.apply(scores, where, offsets.repeat(batch, 1, 1))
+        scores = scores.unflatten(0, (batch, heads))
         penalised = self.training and chance(SCORE_CHECK_SHARE)
         if penalised:
             scores = penalise_large(scores)
@@ -143,10 +213,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """(B, T, D), (B, heads, T, T) -> (B, T, D)."""
-        values = self.in_proj(x).unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1)  # (B, H, v, T)
-        # Few channels by many frames: on CPUs twice as fast this way round.
-        mixed = (values @ weights.transpose(2, 3)).permute(0, 3, 1, 2).flatten(2)
-        y: Tensor = self.whiten(self.out_proj(mixed))
+        values = self.in_proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, v)
+        with without_autocast(x.device):
+            mixed = _Mix.apply(values, weights.to(values.dtype))
+        y: Tensor = self.whiten(self.out_proj(mixed.transpose(1, 2).flatten(2)))
         return y
 
 

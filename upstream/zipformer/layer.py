@@ -15,6 +15,7 @@ from sslbench.upstream.zipformer.attention import (
     AttentionWeights,
     NonlinAttention,
     SelfAttention,
+    share,
     whitening_limit,
 )
 
@@ -175,16 +176,16 @@ class ZipformerLayer(nn.Module):
             (B, T, D).
         """
         old = x
-        weights = self.self_attn_weights(x, positions, valid)  # (B, H, T, T)
+        first_head, weights1, weights2 = share(self.self_attn_weights(x, positions, valid))
         x = x + self.feed_forward1(x)
         keep = clip_keep(x, self.attention_skip_rate, self.training)
-        x = add_kept(x, self.balancer_na(self.nonlin_attention(x, weights[:, 0])), keep)
-        x = add_kept(x, self.self_attn1(x, weights), keep)
+        x = add_kept(x, self.balancer_na(self.nonlin_attention(x, first_head)), keep)
+        x = add_kept(x, self.self_attn1(x, weights1), keep)
         x = add_kept(x, self.conv_module1(x, valid), clip_keep(x, self.conv_skip_rate, self.training))
         update = self.balancer_ff2(self.feed_forward2(x))
         x = add_kept(x, update, clip_keep(x, self.ff2_skip_rate, self.training))
         x = self.bypass_mid(old, x)
-        x = add_kept(x, self.self_attn2(x, weights), keep)
+        x = add_kept(x, self.self_attn2(x, weights2), keep)
         x = add_kept(x, self.conv_module2(x, valid), clip_keep(x, self.conv_skip_rate, self.training))
         update = self.balancer_ff3(self.feed_forward3(x))
         x = add_kept(x, update, clip_keep(x, self.ff3_skip_rate, self.training))
