@@ -66,9 +66,9 @@ def main() -> None:
     parser.add_argument(
         "--memory_gib", type=float, help="also find the longest batch in this memory (a minute per model)"
     )
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of each timing (default 5)")
     parser.add_argument("--out", type=Path, default=Path("build/bench-base"), help="rows and HTML report")
-    parser.add_argument("--page", type=Path, default=Path("docs/benchmarks/base.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/benchmarks/base.md"), help="what to write")
     parser.add_argument("--no_measure", action="store_true", help="use the rows that are in --out")
     args = parser.parse_args()
     results = args.out / "results"
