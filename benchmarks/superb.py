@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sslbench.io import write_json
+from sslbench.io import write_json, write_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -159,6 +159,7 @@ def _bench(args: argparse.Namespace) -> None:
         rows.append(_row(task, args, theirs, whole_s, ours, seeds))
         print(_line(rows[-1], len(args.lrs)), flush=True)
         write_json(path, {"upstream": args.upstream, "grid": args.lrs, "rows": rows})
+        write_text(path.with_suffix(".md"), _table(rows))
     print(f"wrote {path}")
 
 
@@ -200,6 +201,25 @@ def _line(row: dict[str, Any], lrs: int) -> str:
         f"(seeds {row['ours_test_mean']:.2f} ± {row['ours_test_sd']:.2f})"
     )
     return f"{measured}; {extrapolated}; {quality}"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """The result for docs/benchmarks/superb.md."""
+    head = (
+        "| task | steps | s3prl, ours (s) | measured, whole | measured, without start "
+        "| at the official steps (extrapolated) | test: s3prl, ours, ours over seeds (%) |"
+    )
+    lines = [head, "|---" * 7 + "|"]
+    for row in rows:
+        lines.append(
+            f"| {row['task']} | {row['steps']} | {row['theirs_s']:.0f}, {row['ours_s']:.1f} "
+            f"| {row['ratio_whole']:.1f}x | {row['ratio_without_start']:.1f}x "
+            f"| {row['ratio_official_extrapolated']:.0f}x "
+            f"({row['full_theirs_h']:.1f} h, {row['full_ours_h']:.2f} h) "
+            f"| {row['theirs_test']:.1f}, {row['ours_test']:.1f}, "
+            f"{row['ours_test_mean']:.1f} ± {row['ours_test_sd']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _corpus(out: Path) -> None:
