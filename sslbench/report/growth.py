@@ -51,7 +51,7 @@ def _figure(title: str, label: str, lines: dict[str, dict[float, float]]) -> Fig
         readable_log_ticks(axes.yaxis, [value for points in lines.values() for value in points.values()])
         axes.minorticks_off()
         axes.set_xlabel("length of the clip (s), log scale")
-        axes.set_ylabel(f"{label}, log scale")
+        axes.set_ylabel(f"{label},\nlog scale")
         legend_below(axes)
 
     ends = "; ".join(
