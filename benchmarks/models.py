@@ -25,6 +25,7 @@ from model_bench.table import markdown
 EXAMPLES = """examples:
   python benchmarks/models.py                                   all models, both batches (about 20 minutes)
   python benchmarks/models.py --models zipformer_base torchaudio --batches 4x5 --rounds 2 --no_memory
+  python benchmarks/models.py --models zipformer_base --modes train --families    where its step goes
   python benchmarks/models.py --icefall ~/icefall               k2SSL's own code beside ours
   python benchmarks/models.py --device cuda --batches 8x12.5 40x15 --rounds 20
 """
@@ -88,6 +89,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for number in range(options.rounds):
             _say(f"round {number + 1} of {options.rounds}")
             _round(workers, names, keys, cells, rates)
+        if options.families:
+            _families(workers, names, cells, options)
     finally:
         for worker in workers.values():
             worker.close()
@@ -134,6 +137,15 @@ def _round(workers: Any, names: list[str], keys: Any, cells: Any, rates: dict[st
                 cell["seconds"].append(reply["seconds"])
 
 
+def _families(workers: Any, names: list[str], cells: dict[str, dict[str, Any]], options: Any) -> None:
+    for work in options.batches:
+        for name in names:
+            cell = cells[name].get(f"train {work} {options.dtypes[0]}", {"error": "not asked for"})
+            if "error" not in cell:
+                asked = {"do": "train", "workload": work, "dtype": options.dtypes[0], "families": True}
+                cell["families"] = workers[name].ask(**asked)
+
+
 def _memory(names: list[str], keys: Any, cells: Any, options: argparse.Namespace) -> None:
     for do, work, dtype in keys:
         if do != "train":
@@ -176,6 +188,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--compile", action="store_true", help="our models through torch.compile")
     parser.add_argument("--icefall", help="a checkout of icefall: adds its two models")
+    parser.add_argument("--families", action="store_true", help="where a training step's time goes as well")
     parser.add_argument("--no_memory", dest="memory", action="store_false", help="skip the fresh processes")
     parser.add_argument("--out", default="build/bench-models", help="folder of models.json and models.md")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -22,6 +22,8 @@ def markdown(result: dict[str, Any], reference: str) -> str:
     for mode in settings["modes"]:
         for batch in settings["batches"]:
             lines += _table(result, reference, mode, batch)
+    for batch in settings["batches"]:
+        lines += _families(result, batch)
     failures = {
         f"- {name}, {key}: {cell['error']}"
         for name, cells in result["cells"].items()
@@ -61,6 +63,31 @@ def _table(result: dict[str, Any], reference: str, mode: str, batch: str) -> lis
                 row += _memory(cell, base)
             if on_gpu:
                 row += [str(cell.get("kernels", "–"))]
+        lines.append("| " + " | ".join(row) + " |")
+    return [*lines, ""]
+
+
+def _families(result: dict[str, Any], batch: str) -> list[str]:
+    """Per model and family of operators: share of the profiled step, and rate over the matrix product's."""
+    dtype = result["settings"]["dtypes"][0]
+    rate = result["matmul_flops_per_s"][dtype]
+    found = {
+        name: cells[key]["families"]
+        for name, cells in result["cells"].items()
+        if "seconds" in cells.get(key := f"train {batch} {dtype}", {}).get("families", {})
+    }
+    if not found:
+        return []
+    names = list(next(iter(found.values()))["seconds"])
+    lines = [f"### Where a {dtype} training step goes, {batch.replace('x', ' × ')} s", ""]
+    lines += ["| model | " + " | ".join(names) + " |", "|" + "---|" * (len(names) + 1)]
+    for name, families in found.items():
+        total = sum(families["seconds"].values())
+        row = [name]
+        for family, seconds in families["seconds"].items():
+            flops = families["flops"][family]
+            at = f" (at {flops / seconds / rate:.0%})" if flops and seconds else ""
+            row.append(f"{seconds / total:.0%}{at}")
         lines.append("| " + " | ".join(row) + " |")
     return [*lines, ""]
 

@@ -20,6 +20,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from model_bench.families import flops_by_family, seconds_by_family
 from model_bench.subjects import MATMUL, Subject, build
 from sslbench.profile.memory import status_bytes
 from sslbench.profile.operators import FORMULAS
@@ -69,9 +70,13 @@ class Worker:
             return self._memory(self.subject, cell)
         step = self._step(self.subject, cell["do"], workload(cell["workload"]), cell["dtype"])
         if cell.get("count"):  # the warm-up too
-            return self._count(step)
+            return {"flops": self._counter(step).get_total_flops()}
+        if cell.get("families"):
+            counts = self._counter(step).get_flop_counts()["Global"]
+            return {"seconds": seconds_by_family(step), "flops": flops_by_family(counts)}
         if cell.get("kernels"):
             return {"kernels": self._kernels(step)}
+        step()  # gets from the system the memory that was returned after the last cell
         return {"seconds": self._time(step)}
 
     def _step(self, subject: Subject, do: str, work: Workload, dtype: str) -> Callable[[], object]:
@@ -112,13 +117,13 @@ class Worker:
         step()
         return time.perf_counter() - began
 
-    def _count(self, step: Callable[[], object]) -> dict[str, Any]:
+    def _counter(self, step: Callable[[], object]) -> FlopCounterMode:
         """FLOPs of a step: products and convolutions, forward and backward, nothing twice."""
         counter = FlopCounterMode(display=False, custom_mapping=STEP_FORMULAS)
         # Taken apart, attention is counted without the products that its fused backward computes again.
         with sdpa_kernel(SDPBackend.MATH), counter:
             step()
-        return {"flops": counter.get_total_flops()}
+        return counter
 
     def _kernels(self, step: Callable[[], object]) -> int:
         from torch.profiler import ProfilerActivity, profile
