@@ -71,7 +71,6 @@ class WaveformCNN(nn.Module):
             lens = (lens - kernel) // stride + 1
         return lens
 
-    @torch.compiler.disable  # hand-written for both passes, and shapes here differ from batch to batch
     def forward(self, audio: torch.Tensor, audio_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames of padded clips.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +88,14 @@ class MaskedUnitModel(SSLModel):
         if config.objective == "nce" and heads:  # every head has its own unit embeddings, one below the other
             embeddings = torch.empty(config.num_units * len(heads), config.final_dim).uniform_()
             self.label_embs_concat = nn.Parameter(embeddings)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As `nn.Module.compile`, but for the waveform CNN, which is written by hand for both passes."""
+        front = self.feature_extractor
+        # Here and not as a decorator, for that loads the compiler (100 MB) into every process.
+        if isinstance(front, WaveformCNN):
+            front.forward = torch.compiler.disable(front.forward)  # type: ignore[method-assign]
+        super().compile(*args, **kwargs)
 
     def encode(self, features: Tensor, frame_lens: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """The encoder's states of front-end frames: its input, every layer or stack, its output last.

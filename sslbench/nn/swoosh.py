@@ -34,7 +34,7 @@ def swoosh_and_slope(x: Tensor, shape: tuple[float, float]) -> tuple[Tensor, Ten
     """The activation and its derivative, in fp32. Not for autograd to look into."""
     if fused := kernels(x):
         return fused.value_and_slope(x.float(), left=shape == LEFT)
-    return swoosh(x, shape), torch.sigmoid(x.float() - shape[0]).sub_(SLOPE)
+    return swoosh(x, shape), (x.float() - shape[0]).sigmoid_().sub_(SLOPE)
 
 
 def swoosh_l(x: Tensor) -> Tensor:

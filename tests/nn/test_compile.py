@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +66,12 @@ def test_compiled_code_gives_the_same_loss(
     # the common cache may hold what a killed process left half written
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     assert_compiled_is_equal(name, change, training=False, backend="inductor")
+
+
+def test_the_compiler_is_not_loaded_before_it_is_asked_for() -> None:
+    """It takes 100 MB and a second."""
+    code = (
+        "import sys; from sslbench.upstreams import build_model; build_model('hubert_k2ssl_tiny', {}); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
