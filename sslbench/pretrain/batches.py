@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lhotse.cut import Cut
 
+from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.data.loading import AudioBatch, BatchLoader, SkipLog
 from sslbench.data.manifests import open_manifest
 from sslbench.data.units.apply import KEY
@@ -37,7 +38,7 @@ def units_of(cut: Cut, manifest: str) -> torch.Tensor:
         units = torch.tensor([int(word) for word in text.split()])
     except ValueError:
         raise SslbenchError(f"{manifest}: the units of cut {cut.id} are not whole numbers; {mend}") from None
-    if not length_fits(len(units), cut.num_samples):
+    if not length_fits(len(units), round(cut.duration * SAMPLE_RATE_HZ)):  # whatever its recording's rate
         raise SslbenchError(
             f"{manifest}: cut {cut.id} has {len(units) / cut.duration:.1f} units per second "
             f"({len(units)} for {cut.duration:.2f} s), 50 expected; {mend}"
