@@ -77,6 +77,8 @@ def main(argv: list[str]) -> int:
     subjects = _subjects(chosen.upstreams, chosen.events)
     if chosen.memory_gib is not None and not (chosen.longest_batch and chosen.memory_gib > 0):
         raise SslbenchError("profile: --memory_gib must be above 0, and belongs to --longest_batch")
+    if chosen.repeats < 1 or (chosen.threads is not None and chosen.threads < 1):
+        raise SslbenchError("profile: --repeats and --threads must be at least 1")
 
     import torch
 

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--cache_gb", type=float, default=8.0, help="limit of the features kept on disk")
     run.add_argument("--keep_cache", action="store_true", help="keep the features of finished tasks")
     run.add_argument(
-        "--device", default="cpu", help="cpu, cuda, or for --jobs several, for example cuda:0,cuda:1"
+        "--device", default="auto", help="auto, cpu, cuda, or for --jobs several, for example cuda:0,cuda:1"
     )
     run.add_argument(
         "--precision", choices=["fp32", "bf16"], default="fp32", help="of the upstream; labelled"
@@ -115,10 +115,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from sslbench.device import pick_device
     from sslbench.probe.jobs import run_tasks, shard_of
 
     names = shard_of(_tasks(args.tasks), args.num_shards, args.shard)
-    devices = args.device.split(",")
+    devices = [str(pick_device(name)) for name in args.device.split(",")]
     if args.jobs > 1:
         return run_tasks(names, args.jobs, devices, args.words)
     roots = _roots(args)

@@ -11,6 +11,7 @@ from torch import nn
 
 from sslbench import config as configs
 from sslbench.checkpoint import load_strict
+from sslbench.device import pick_device
 from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.model import Recognizer
@@ -23,15 +24,6 @@ CONFIG, VOCAB, LOG, SKIPPED, DONE, SEARCH = (
     "config.yaml", "vocab.json", "log.jsonl", "skipped.jsonl", "DONE", "search.json",
 )  # fmt: skip
 CHECKPOINTS, BEST = "checkpoints", "best"
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto`, or a name that torch knows. Raises `SslbenchError` when there is no such device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SslbenchError("finetune: device cuda asked for, but torch sees no GPU")
-    return torch.device(name)
 
 
 def skipped_name(rank: int) -> str:

@@ -58,7 +58,7 @@ def run(config: FinetuneConfig, features_dir: Path | None = None) -> dict[str, A
     folder = Path(config.exp_dir)
     world = join(config.device)
     settings = claim(config, RESUME_MAY_CHANGE)
-    if (folder / exp.DONE).is_file():
+    if world.share(int((folder / exp.DONE).is_file())):
         if world.is_main:
             print(f"{folder}: already trained")
         return dict(read_json(folder / exp.DONE))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sslbench.errors import SslbenchError
-from sslbench.io import read_jsonl
+from sslbench.io import read_jsonl, read_text
 
 _TRN = re.compile(r"^(.*)\((\S+)\)$")
 
@@ -86,14 +86,14 @@ def _from_jsonl(path: Path) -> Iterator[Transcript]:
 
 
 def _from_kaldi(path: Path) -> Iterator[Transcript]:
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in read_text(path).split("\n"):
         if line.strip():
             identifier, _, text = line.strip().partition(" ")
             yield Transcript(identifier, text)
 
 
 def _from_trn(path: Path) -> Iterator[Transcript]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         match = _TRN.match(line.strip())

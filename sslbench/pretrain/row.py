@@ -35,8 +35,8 @@ def pretrain_row(exp: Path, made: UpstreamCheckpoint, system: str, tier: str) ->
     if not (exp / SUMMARY).is_file():
         raise SslbenchError(f"{exp}: is not finished, so it has no result yet; run 'sslbench pretrain' again")
     config, facts = load_config(exp), io.read_json(exp / SUMMARY)
-    if config.dev_manifest is None or "dev_acc" not in facts:
-        raise SslbenchError(f"{exp}: had no dev_manifest, so there is nothing to report")
+    if config.dev_manifest is None or not facts.keys() >= {"dev_acc", "dev_loss"}:
+        raise SslbenchError(f"{exp}: had no dev_manifest or no finite dev loss: nothing to report")
     train, dev = describe(config.train_manifest), describe(config.dev_manifest)
     return make_row(
         system=system,
