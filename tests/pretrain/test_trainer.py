@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def stop_after(
     monkeypatch.setattr(update.UpdateMaker, "__call__", call)
 
 
+@pytest.fixture
+def hung_up() -> Iterator[None]:
+    """A hang-up ends the process, as in a terminal; a run of the tests under nohup ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hung_up")
 @pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP,)])
 def test_what_schedulers_and_closed_terminals_send_saves_first(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...]
