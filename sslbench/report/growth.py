@@ -13,7 +13,7 @@ from sslbench.report.style import Figure, Theme
 
 _KINDS = {
     r"macs_at_(\d+)s_g": ("MACs per second of audio", "G MACs per second of audio"),
-    r"wall_at_(\d+)s_s": ("Real-time factor by length", "computing time over audio time"),
+    r"wall_at_(\d+)s_s": ("Real-time factor by length", "real-time factor"),
 }
 
 
