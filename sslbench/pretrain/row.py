@@ -63,10 +63,9 @@ def pretrain_row(exp: Path, made: UpstreamCheckpoint, system: str, tier: str) ->
 def _device_hours(exp: Path, facts: dict[str, Any]) -> float:
     """Wall time times processes, of which each has a GPU where there are any; as many as at the end."""
     root = exp / CHECKPOINTS
-    step = checkpoint.newest_good(root)
-    devices = (
-        1 if step is None else io.read_json(checkpoint.folder_of(root, step) / checkpoint.META)["world_size"]
-    )
+    steps = checkpoint.steps_in(root)
+    last = checkpoint.folder_of(root, max(steps)) / checkpoint.META if steps else None
+    devices = 1 if last is None else io.read_json(last)["world_size"]
     return float(facts["wall_s"]) * int(devices) / 3600
 
 
