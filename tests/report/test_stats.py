@@ -72,3 +72,26 @@ def test_paired_test_rarely_cries_wolf() -> None:
         a, b = rng.integers(0, 9, 100), rng.integers(0, 9, 100)
         small += paired_test(a.tolist(), b.tolist(), lengths, n=300, seed=run).p_value < 0.05
     assert small / 1000 <= 0.06
+
+
+@pytest.mark.parametrize("speakers", [3, 8])
+def test_few_speakers_do_not_fake_certainty(speakers: int) -> None:
+    """Equal systems, tested at the level that Holm's correction of 15 tests starts with."""
+    rng = np.random.default_rng(speakers)
+    groups = np.repeat(np.arange(speakers), 25)
+    runs, level, wrong = 1500, 0.05 / 15, 0
+    for run in range(runs):
+        rates = np.clip(rng.normal(0.3, 0.08, speakers), 0, 1)
+        other = np.clip(rates + rng.normal(0, 0.03, speakers), 0, 1)
+        a, b = rng.binomial(8, rates[groups]), rng.binomial(8, other[groups])
+        found = paired_test(a, b, np.full(len(groups), 8), groups.tolist(), n=300, seed=run)
+        wrong += found.p_value < level
+    assert wrong / runs <= 2.5 * level  # a share of the draws, floored at 1/(n+1), gives some 8 times the level
+
+
+def test_units_that_all_agree_are_judged_by_their_number() -> None:
+    few = paired_test([1, 1, 1], [0, 0, 0], [1, 1, 1])
+    many = paired_test([1] * 20, [0] * 20, [1] * 20)
+    assert few.p_value == 0.25
+    assert many.p_value < 1e-5
+    assert paired_test([1, 0], [1, 0], [1, 1]).p_value == 1.0
