@@ -59,5 +59,5 @@ def main(argv: list[str]) -> None:
     print_table("Side by side (≈: no test tells it from the best)", *summary_cells(summary, bold=False))
     verdicts = [*(pair.sentence for pair in comparison.pairs), *comparison.untested]
     ratios = cost_ratios(summary, reference) if reference else []
-    for line in [*verdicts, *readings(summary), *ratios]:
+    for line in [*verdicts, *readings(summary, comparison), *ratios]:
         print(line)

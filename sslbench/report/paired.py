@@ -70,6 +70,11 @@ class Comparison:
     pairs: list[Pair]
     untested: list[str]
 
+    def pair(self, column: Column, one: str, other: str) -> Pair | None:
+        """The test of two systems in a score, whichever is the reference; None when there was none."""
+        ends = {one, other}
+        return next((p for p in self.pairs if p.column == column and {p.reference, p.system} == ends), None)
+
 
 def p_text(p_value: float) -> str:
     """A p value with sensible digits."""

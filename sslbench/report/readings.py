@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sslbench.report import numbers
+from sslbench.report.paired import Comparison
 from sslbench.report.schema import Metric
 from sslbench.report.view import Column, Summary, System
 
@@ -12,29 +13,33 @@ MOST = 12
 """Sentences; beyond that the plots say it better."""
 
 
-def readings(summary: Summary) -> list[str]:
-    """One sentence per system that another beats in a score at no more cost; untrained twins are left out."""
+def readings(summary: Summary, comparison: Comparison) -> list[str]:
+    """One sentence per system that another beats in a score at no more cost; untrained twins are left out.
+
+    The figures are point estimates, so each pair carries what its test says.
+    """
     costs = [column for column in summary.costs if column.metric in COSTS]
     found = []
     for quality in summary.quality:
         for cost in costs[:1]:
-            found += _beaten(summary, quality, cost)
+            found += _beaten(summary, quality, cost, comparison)
     return found[:MOST]
 
 
-def _beaten(summary: Summary, quality: Column, cost: Column) -> list[str]:
+def _beaten(summary: Summary, quality: Column, cost: Column, comparison: Comparison) -> list[str]:
     both = [(s, q, c) for s, q in summary.measured(quality) if (c := s.metric(cost)) and c.value > 0]
     lines = []
-    for system, score, price in both:
+    for entry in both:
+        system, score, price = entry
         if system.weights == "random":
             continue
         # `both` comes best first: the first that is no dearer has the best quality at this cost
-        at_cost = next(entry for entry in both if entry[2].value <= price.value)
+        at_cost = next(other for other in both if other[2].value <= price.value)
         if at_cost[0] is system or at_cost[1].value == score.value:
             continue
-        as_good = [entry for entry in both if _no_worse(entry[1], score)]
-        cheapest = min(as_good, key=lambda entry: entry[2].value)
-        lines.append(_sentence(quality, cost, system, price, at_cost, cheapest))
+        as_good = [other for other in both if _no_worse(other[1], score)]
+        cheapest = min(as_good, key=lambda other: other[2].value)
+        lines.append(_sentence(quality, cost, entry, at_cost, cheapest, comparison))
     return lines
 
 
@@ -42,25 +47,34 @@ def _no_worse(found: Metric, than: Metric) -> bool:
     return found.value >= than.value if found.higher_is_better else found.value <= than.value
 
 
+Entry = tuple[System, Metric, Metric]
+"""A system, its score and its cost."""
+
+
 def _sentence(
-    quality: Column,
-    cost: Column,
-    system: System,
-    price: Metric,
-    at_cost: tuple[System, Metric, Metric],
-    cheapest: tuple[System, Metric, Metric],
+    quality: Column, cost: Column, entry: Entry, at_cost: Entry, cheapest: Entry, comparison: Comparison
 ) -> str:
-    score = system.metric(quality)
-    have = numbers.quantity(score.value if score else None, quality.unit)
+    system, score, price = entry
     spent = numbers.quantity(price.value, price.unit)
+    reached, have = (numbers.quantity(metric.value, quality.unit) for metric in (at_cost[1], score))
     line = (
         f"{quality.title} at the {cost.title} of {system.name} ({spent}): "
-        f"{at_cost[0].name} reaches {numbers.quantity(at_cost[1].value, quality.unit)}, {system.name} {have}"
+        f"{at_cost[0].name} reaches {reached}, {system.name} {have}"
+        f"{_doubt(quality, system, at_cost[0], comparison)}"
     )
-    if cheapest[0] is not system:
-        share = numbers.significant(price.value / cheapest[2].value, 2)
-        line += f"; {cheapest[0].name} is at least as good for {share} times less"
+    if cheapest[2].value < price.value:
+        times = numbers.significant(price.value / cheapest[2].value, 2)
+        doubt = _doubt(quality, system, cheapest[0], comparison) if cheapest[0] is not at_cost[0] else ""
+        line += f"; {cheapest[0].name} scores no worse{doubt} for {times} times less"
     return f"{line}."
+
+
+def _doubt(column: Column, one: System, other: System, comparison: Comparison) -> str:
+    """What the pair's test takes away from the difference of the figures."""
+    pair = comparison.pair(column, one.name, other.name)
+    if pair is None:
+        return " (not tested)"
+    return "" if pair.shown else " (no difference shown)"
 
 
 def cost_ratios(summary: Summary, reference: str) -> list[str]:

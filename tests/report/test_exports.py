@@ -17,6 +17,7 @@ import yaml
 from sslbench.report import card, latex, store
 from sslbench.report.content import gather
 from sslbench.report.markdown import bars, results_md
+from sslbench.report.paired import Comparison, Pair
 from sslbench.report.readings import readings
 from sslbench.report.stats import mcnemar
 from sslbench.report.view import summarise
@@ -42,12 +43,26 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_only_dominated_systems_are_read_out(results: Path) -> None:
-    (line,) = readings(summarise(store.load_all(results)))
-    assert line == (
-        "ASR WER at the MACs of a (1600 G): b reaches 10.00 %, a 12.00 %; "
-        "b is at least as good for 2.0 times less."
-    )
+def test_only_dominated_systems_are_read_out_with_what_their_test_says(results: Path) -> None:
+    summary = summarise(store.load_all(results))
+    (column,) = summary.quality
+    said = "ASR WER at the MACs of a (1600 G): b reaches 10.00 %, a 12.00 %{}; "
+    said += "b scores no worse for 2.0 times less."
+    for tests, doubt in (
+        ([], " (not tested)"),
+        ([Pair(column, "b", "a", 2.0, -1.0, 5.0, 0.2, 9, p_corrected=0.2)], " (no difference shown)"),
+        ([Pair(column, "b", "a", 2.0, 1.0, 3.0, 0.001, 9, p_corrected=0.001)], ""),
+    ):
+        assert readings(summary, Comparison(tests, [])) == [said.format(doubt)]
+
+
+def test_equal_costs_are_not_called_cheaper(tmp_path: Path) -> None:
+    for system, wer in (("a", 12.0), ("b", 10.0)):
+        store.save(store.make_row(**score(system, wer)), tmp_path)
+        store.save(store.make_row(**profile(system, 800.0)), tmp_path)
+    assert readings(summarise(store.load_all(tmp_path)), Comparison([], [])) == [
+        "ASR WER at the MACs of a (800 G): b reaches 10.00 %, a 12.00 % (not tested)."
+    ]
 
 
 def test_the_card_is_read_by_the_hub_s_own_library(results: Path) -> None:
