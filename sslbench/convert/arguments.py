@@ -32,7 +32,6 @@ def masked_unit_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
         SslbenchError: a value that our models cannot have.
     """
     require(arguments, "target_glu", False)
-    require(arguments, "dropout_features", 0)
     found = {ours: arguments[theirs] for theirs, ours in _SAME.items() if theirs in arguments}
     for key in ("conv_bias", "normalize"):
         if key in found:

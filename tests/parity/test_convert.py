@@ -18,7 +18,25 @@ from sslbench.upstreams import load_upstream
 CONV = [(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16, 2, 2)] * 2
 LIMIT = 1e-4
 WAVS = [check.clip(samples) * 3 for samples in (16000, 9000, 5000)]
+BASE_YAML = {  # every line of `model:` in fairseq's hubert_base_librispeech.yaml but `_name`
+    "label_rate": 50.0,
+    "skip_masked": False,
+    "skip_nomask": False,
+    "mask_prob": 0.80,
+    "extractor_mode": "default",
+    "conv_feature_layers": "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
+    "final_dim": 256,
+    "encoder_layerdrop": 0.05,
+    "dropout_input": 0.1,
+    "dropout_features": 0.1,
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "feature_grad_mult": 0.1,
+    "untie_final_proj": True,
+    "activation_dropout": 0.0,
+}
 SMALL = {
+    **BASE_YAML,
     "encoder_layers": 3,
     "encoder_embed_dim": 32,
     "encoder_ffn_embed_dim": 48,
@@ -27,7 +45,6 @@ SMALL = {
     "conv_pos_groups": 4,
     "conv_feature_layers": "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2",
     "final_dim": 8,
-    "label_rate": 50.0,
 }
 
 
@@ -277,7 +294,7 @@ def test_fairseq_names_give_torchaudio_s_hubert_base(tmp_path: Path) -> None:
     models = pytest.importorskip("torchaudio.models")
     torch.manual_seed(0)
     model = shaken(models.hubert_base(encoder_layer_drop=0.0))
-    cfg = {"model": {"_name": "hubert", "label_rate": 50.0}, "task": {"normalize": False}}
+    cfg = {"model": {"_name": "hubert", **BASE_YAML}, "task": {"normalize": False}}
     state = {**fairseq_state(model), **head(768, 256, 504)}
     torch.save({"args": None, "cfg": cfg, "model": state}, tmp_path / "hubert_base.pt")
     upstream = convert(tmp_path / "hubert_base.pt", tmp_path / "ours", "--from", "fairseq")
@@ -316,7 +333,7 @@ def test_s3prl_s_own_expert_on_the_same_weights(format: str, large: bool, tmp_pa
     if format != "s3prl":
         import argparse
 
-        cfg = {"model": model_cfg, "task": task_cfg}
+        cfg = {"model": {"_name": "hubert", **model_cfg}, "task": task_cfg}
         content: dict[str, Any] = {"model": model.state_dict(), "args": None, "cfg": cfg}
         if format == "fairseq-args":
             content |= {"args": argparse.Namespace(**model_cfg, normalize=large), "cfg": None}
