@@ -66,6 +66,17 @@ def read_values(path: Path | str) -> dict[str, Any]:
     return dict(values)
 
 
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with changes; a group of settings keeps what the changes do not name."""
+    result = dict(values)
+    for key, change in changes.items():
+        before = result.get(key)
+        if isinstance(before, Mapping) and isinstance(change, Mapping):
+            change = merged(before, change)
+        result[key] = change
+    return result
+
+
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str, epilog: str = "") -> T:
     """Make a config from a command line: `--config FILE.yaml` and `--key.subkey value` overrides."""
     import argparse

@@ -99,17 +99,6 @@ def build_model(preset: str, overrides: Mapping[str, Any] | None = None) -> SSLM
     cls = model_class(entry.family)
     values = dict(read_yaml(entry.config) or {}) if entry.config else {}
     settings = configs.build(
-        cls.config_class, _merged(values, overrides or {}), where=str(entry.config or preset)
+        cls.config_class, configs.merged(values, overrides or {}), where=str(entry.config or preset)
     )
     return cls(settings)
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with changes; a group of settings keeps what the changes do not name."""
-    merged = dict(values)
-    for key, change in changes.items():
-        before = merged.get(key)
-        if isinstance(before, Mapping) and isinstance(change, Mapping):
-            change = _merged(before, change)
-        merged[key] = change
-    return merged

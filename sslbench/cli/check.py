@@ -70,7 +70,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("upstream", help="registered name, any name of s3prl, or module:Class")
     parser.add_argument("--ckpt", help="checkpoint (folder for ours); random weights without one")
-    parser.add_argument("--model_config", help="configuration of random weights")
+    parser.add_argument("--model_config", help="YAML of random weights, or of changes to those of --ckpt")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.add_argument("--out", help="also write the JSON to this file when every point holds")
     parser.add_argument(

@@ -12,6 +12,8 @@ from sslbench.errors import AudioError, SslbenchError
 EPILOG = """examples:
   sslbench extract zipformer --ckpt exp/upstream a.wav b.flac --out features.npz
   sslbench extract hubert_k2ssl_tiny a.wav --resample --out features.npz
+  echo 'features: stitched' > stitched.yaml
+  sslbench extract zipformer a.wav --ckpt exp/upstream --model_config stitched.yaml --out features.npz
   sslbench extract hf a.wav --ckpt wavlm-base-plus --out features.npz      a Hugging Face folder
   python -c "import numpy as np; print(np.load('features.npz')['a.layer00'].shape)"
 """
@@ -73,7 +75,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("upstream", help="registered name, or any name of s3prl")
     parser.add_argument("wavs", nargs="+", metavar="WAV", help="audio files, 16 kHz")
     parser.add_argument("--ckpt", help="checkpoint (folder for ours); random weights without one")
-    parser.add_argument("--model_config", help="configuration of random weights")
+    parser.add_argument("--model_config", help="YAML of random weights, or of changes to those of --ckpt")
     parser.add_argument("--out", required=True, metavar="F.npz", help="file to write")
     parser.add_argument("--resample", action="store_true", help="convert other sample rates to 16 kHz")
     return parser.parse_args(argv)

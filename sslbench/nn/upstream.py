@@ -163,8 +163,9 @@ def upstream_entry(model_class: type[SSLModel], preset: Path) -> Callable[..., U
         """An upstream from a checkpoint folder, or with random weights (said loudly).
 
         Args:
-            ckpt: folder written by `sslbench export` or `convert`; its own configuration is used.
-            model_config: YAML replacing the preset (random weights only).
+            ckpt: folder written by `sslbench export` or `convert`, with its own configuration.
+            model_config: YAML that replaces the preset; with `ckpt`, settings that go before its own, such
+                as `features` or `compat`; the weights must still fit.
             refresh: part of s3prl's calling convention; nothing is downloaded here.
             frozen: False for fine-tuning.
             seed: of the random weights.
@@ -175,9 +176,11 @@ def upstream_entry(model_class: type[SSLModel], preset: Path) -> Callable[..., U
                 raise SslbenchError(
                     f"{ckpt}: holds a {checkpoint.family!r} model, not {model_class.family!r}"
                 )
-            model = model_class(
-                configs.build(model_class.config_class, checkpoint.config, f"{ckpt}/config.yaml")
-            )
+            values, where = checkpoint.config, f"{ckpt}/config.yaml"
+            if model_config:
+                values = configs.merged(values, configs.read_values(model_config))
+                where = f"{model_config} over {where}"
+            model = model_class(configs.build(model_class.config_class, values, where))
             load_strict(model, checkpoint.state, where=str(ckpt))
             return Upstream(model, checkpoint.weights, checkpoint.weights_sha256, frozen)
         settings = configs.load(model_class.config_class, model_config or preset)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from parity.foreign import LIMIT, WAVS, convert, expect_parity, extracted, shaken, states_of
 from safetensors.torch import load_file
 
-from sslbench import check, cli
+from sslbench import cli
 from sslbench.checkpoint import UpstreamCheckpoint
-from sslbench.upstreams import load_upstream
 
-CONV = [(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16, 2, 2)] * 2
-LIMIT = 1e-4
-WAVS = [check.clip(samples) * 3 for samples in (16000, 9000, 5000)]
 BASE_YAML = {  # every line of `model:` in fairseq's hubert_base_librispeech.yaml but `_name`
     "label_rate": 50.0,
     "skip_masked": False,
@@ -46,117 +42,6 @@ SMALL = {
     "conv_feature_layers": "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2",
     "final_dim": 8,
 }
-
-
-def convert(source: Path, out: Path, *arguments: str) -> Any:
-    """Through the command line, as users do; the family's upstream with the result."""
-    assert cli.main(["convert", *arguments, str(source), "--out", str(out)]) == 0
-    return load_upstream(UpstreamCheckpoint.load(out).family, ckpt=out)
-
-
-def states_of(upstream: Any, wavs: list[torch.Tensor]) -> list[torch.Tensor]:
-    with torch.no_grad():
-        states: list[torch.Tensor] = upstream(wavs)["hidden_states"]
-    return states
-
-
-def error_against(upstream: Any, reference: list[torch.Tensor], wav: torch.Tensor) -> float:
-    """Largest difference of any layer: the clip alone, and beside a longer one, against the original."""
-    beside = torch.cat([wav, check.clip(7000)])
-    worst = 0.0
-    for states in (states_of(upstream, [wav]), states_of(upstream, [beside, wav])):
-        assert len(states) == len(reference)
-        for ours, theirs in zip(states, reference, strict=True):
-            frames = theirs.shape[1]
-            worst = max(worst, float((ours[-1:, :frames, : theirs.shape[2]] - theirs).abs().max()))
-    return worst
-
-
-def disturb(upstream: Any) -> None:
-    """One bias of the middle layer or stack, which LayerNorm does not undo."""
-    layers = upstream.model.encoder
-    layer = layers.layers[1] if hasattr(layers, "layers") else layers.encoders[0].layers[0]
-    module = layer.fc1 if hasattr(layer, "fc1") else layer.feed_forward2.in_proj
-    with torch.no_grad():
-        module.weight[0] += 0.5
-
-
-def expect_parity(upstream: Any, reference: list[torch.Tensor], wav: torch.Tensor) -> None:
-    assert error_against(upstream, reference, wav) <= LIMIT
-    disturb(upstream)
-    assert error_against(upstream, reference, wav) > LIMIT  # the control: one disturbed weight is seen
-
-
-def shaken(model: Any) -> Any:
-    """No bias stays 0 and no scale 1, so that an omitted term shows up."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape))
-    return model.eval()
-
-
-# --- k2SSL: recorded outputs of icefall's code
-
-
-def k2ssl_file(folder: Path, where: Path, **others: Any) -> Path:
-    """As icefall's save_checkpoint writes it: weights, their average, and the arguments beside them."""
-    state = load_file(folder / "state.safetensors")
-    args = json.loads((folder / "meta.json").read_text())["args"]
-    average = {key: value * 0.5 for key, value in state.items()}
-    content = {"model": state, "model_avg": average, "optimizer": {"state": {}}, "exp_dir": Path("exp/a")}
-    content |= {"env_info": {"torch-version": torch.__version__}, "batch_idx_train": 7}
-    torch.save({**content, **args, **others}, where / "epoch-1.pt")
-    return where / "epoch-1.pt"
-
-
-@pytest.mark.parametrize("name", ["zipformer_tiny", "hubert_tiny_ce", "hubert_tiny_nce"])
-def test_k2ssl_checkpoint_gives_icefall_s_outputs(name: str, shared_dir: Path, tmp_path: Path) -> None:
-    folder = shared_dir / "fixtures" / name
-    io = load_file(folder / "io.safetensors")
-    upstream = convert(k2ssl_file(folder, tmp_path), tmp_path / "ours", "--from", "k2ssl")
-    first = {key: value for key, value in io.items() if key.startswith("eval_nomask.")}
-    if (
-        name == "zipformer_tiny"
-    ):  # input, the stacks, and the stitched output; channels beyond a stack's are 0
-        reference = [first["eval_nomask.post_extract_proj"][:1]]
-        reference += [first[f"eval_nomask.encoder.encoders.{i}"].transpose(0, 1)[:1] for i in range(4)]
-    else:  # the input of the first layer is not recorded
-        reference = [first[f"eval_nomask.encoder.layers.{i}"].transpose(0, 1)[:1, :63] for i in range(3)]
-        reference.insert(0, states_of(upstream, [io["in.source"][0]])[0][:, :63])
-    if name == "zipformer_tiny":
-        reference.append(first["eval_nomask.x"][:1])
-    expect_parity(upstream, reference, io["in.source"][0])
-
-
-def test_k2ssl_average_and_arguments_from_a_file(shared_dir: Path, tmp_path: Path) -> None:
-    folder = shared_dir / "fixtures" / "zipformer_tiny"
-    source = k2ssl_file(folder, tmp_path)
-    convert(source, tmp_path / "average", "--from", "k2ssl", "--use-average")
-    found = UpstreamCheckpoint.load(tmp_path / "average")
-    assert found.card["origin"]["which"] == "model_avg"
-    state = load_file(folder / "state.safetensors")
-    assert all(torch.equal(found.state[key], value * 0.5) for key, value in state.items())
-    torch.save({"model": {f"module.{key}": value for key, value in state.items()}}, source)
-    given = ("--model_config", str(folder / "meta.json"))
-    convert(source, tmp_path / "given", "--from", "k2ssl", *given)
-    other = UpstreamCheckpoint.load(tmp_path / "given")
-    assert other.config == found.config
-    assert other.weights == "imported"
-
-
-@pytest.mark.parametrize("preset", ["zipformer_base", "zipformer_large"])
-def test_full_size_settings_are_read_from_shapes(preset: str, tmp_path: Path) -> None:
-    from sslbench.convert.source import Source
-    from sslbench.upstream.zipformer.convert import CONVERTER
-    from sslbench.upstreams import build_model
-
-    with torch.device("meta"):
-        model = build_model(preset)
-    imported = CONVERTER.readers["k2ssl"](Source("k2ssl", tmp_path, model.state_dict()))
-    for key in ("downsampling", "layers", "dims", "ffn_dims", "kernels", "heads", "pos_dim", "num_units"):
-        assert imported.config[key] == getattr(model.config, key), key
-    assert "normalize" in imported.assumed
 
 
 # --- transformers
@@ -377,17 +262,6 @@ def test_omegaconf_configuration_is_read_without_omegaconf_s_code(tmp_path: Path
 # --- the command line on the result
 
 
-def extracted(family: str, wav: torch.Tensor, where: Path) -> list[np.ndarray[Any, Any]]:
-    """The arrays that `sslbench extract` writes for a converted checkpoint in `where/ours`."""
-    import soundfile
-
-    soundfile.write(where / "a.wav", wav.numpy(), 16000, subtype="FLOAT")
-    arguments = [str(where / "a.wav"), "--ckpt", str(where / "ours"), "--out", str(where / "f.npz")]
-    assert cli.main(["extract", family, *arguments]) == 0
-    arrays = np.load(where / "f.npz")
-    return [arrays[f"a.layer{layer:02d}"] for layer in range(len(arrays.files))]
-
-
 def test_extract_on_a_converted_hf_folder_equals_transformers(tmp_path: Path) -> None:
     model, folder = hf_folder(tmp_path / "hf", False, **HF_SMALL)
     convert(folder, tmp_path / "ours", "--from", "hf")
@@ -395,15 +269,3 @@ def test_extract_on_a_converted_hf_folder_equals_transformers(tmp_path: Path) ->
     for found, expected in zip(layers, hf_states(model, WAVS[0], False), strict=True):
         assert found.shape == (50, 32)
         assert np.abs(found[:49] - expected[0].numpy()).max() <= LIMIT
-
-
-def test_extract_on_a_converted_zipformer_equals_icefall(shared_dir: Path, tmp_path: Path) -> None:
-    folder = shared_dir / "fixtures" / "zipformer_tiny"
-    io = load_file(folder / "io.safetensors")
-    convert(k2ssl_file(folder, tmp_path), tmp_path / "ours", "--from", "k2ssl")
-    layers = extracted("zipformer", io["in.source"][0], tmp_path)
-    assert np.abs(layers[-1][:63] - io["eval_nomask.x"][0].numpy()).max() <= LIMIT
-    for index in range(4):
-        expected = io[f"eval_nomask.encoder.encoders.{index}"][:, 0].numpy()  # (F, D)
-        assert np.abs(layers[index + 1][:63, : expected.shape[1]] - expected).max() <= LIMIT
-        assert not layers[index + 1][:, expected.shape[1] :].any()

@@ -138,6 +138,8 @@ def test_configuration_without_weights_is_random_and_seeded(tmp_path: Path) -> N
     assert not torch.equal(first, other)
     with pytest.raises(SslbenchError, match="holds no model"):
         load_upstream("hf", ckpt=folder)
+    with pytest.raises(SslbenchError, match="give one of them"):
+        load_upstream("hf", ckpt=folder, model_config=folder)
 
 
 def test_half_precision_bin_is_read_as_float(tmp_path: Path) -> None:

@@ -44,9 +44,13 @@ def build_upstream(
 
     Raises:
         SslbenchError: transformers is missing, the folder is none of a supported encoder, or its weights do
-            not fit its configuration.
+            not fit its configuration; or both a folder with weights and a configuration are given.
     """
     _require_transformers()
+    if ckpt and model_config:
+        raise SslbenchError(
+            f"{model_config}: is for random weights, and {ckpt} has its own config.json; give one of them"
+        )
     if ckpt:
         folder = _folder(ckpt)
         model = _pretrained(folder)

@@ -1,0 +1,124 @@
+"""k2SSL's checkpoints against recorded outputs of icefall's code, and how their settings are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from parity.foreign import LIMIT, convert, expect_parity, extracted, k2ssl_file, states_of
+from safetensors.torch import load_file
+
+from sslbench.checkpoint import UpstreamCheckpoint
+from sslbench.errors import SslbenchError
+from sslbench.io import write_yaml
+from sslbench.upstreams import load_upstream
+
+
+@pytest.mark.parametrize("name", ["zipformer_tiny", "hubert_tiny_ce", "hubert_tiny_nce"])
+def test_k2ssl_checkpoint_gives_icefall_s_outputs(name: str, shared_dir: Path, tmp_path: Path) -> None:
+    folder = shared_dir / "fixtures" / name
+    io = load_file(folder / "io.safetensors")
+    upstream = convert(k2ssl_file(folder, tmp_path), tmp_path / "ours", "--from", "k2ssl")
+    first = {key: value for key, value in io.items() if key.startswith("eval_nomask.")}
+    if (
+        name == "zipformer_tiny"
+    ):  # input, the stacks, and the stitched output; channels beyond a stack's are 0
+        reference = [first["eval_nomask.post_extract_proj"][:1]]
+        reference += [first[f"eval_nomask.encoder.encoders.{i}"].transpose(0, 1)[:1] for i in range(4)]
+    else:  # the input of the first layer is not recorded
+        reference = [first[f"eval_nomask.encoder.layers.{i}"].transpose(0, 1)[:1, :63] for i in range(3)]
+        reference.insert(0, states_of(upstream, [io["in.source"][0]])[0][:, :63])
+    if name == "zipformer_tiny":
+        reference.append(first["eval_nomask.x"][:1])
+    expect_parity(upstream, reference, io["in.source"][0])
+
+
+def test_k2ssl_average_and_arguments_from_a_file(shared_dir: Path, tmp_path: Path) -> None:
+    folder = shared_dir / "fixtures" / "zipformer_tiny"
+    source = k2ssl_file(folder, tmp_path)
+    convert(source, tmp_path / "average", "--from", "k2ssl", "--use-average")
+    found = UpstreamCheckpoint.load(tmp_path / "average")
+    assert found.card["origin"]["which"] == "model_avg"
+    state = load_file(folder / "state.safetensors")
+    assert all(torch.equal(found.state[key], value * 0.5) for key, value in state.items())
+    torch.save({"model": {f"module.{key}": value for key, value in state.items()}}, source)
+    given = ("--model_config", str(folder / "meta.json"))
+    convert(source, tmp_path / "given", "--from", "k2ssl", *given)
+    other = UpstreamCheckpoint.load(tmp_path / "given")
+    assert other.config == found.config
+    assert other.weights == "imported"
+
+
+@pytest.mark.parametrize("preset", ["zipformer_base", "zipformer_large"])
+def test_full_size_settings_are_read_from_shapes(preset: str, tmp_path: Path) -> None:
+    from sslbench.convert.source import Source
+    from sslbench.upstream.zipformer.convert import CONVERTER
+    from sslbench.upstreams import build_model
+
+    with torch.device("meta"):
+        model = build_model(preset)
+    imported = CONVERTER.readers["k2ssl"](Source("k2ssl", tmp_path, model.state_dict()))
+    for key in ("downsampling", "layers", "dims", "ffn_dims", "kernels", "heads", "pos_dim", "num_units"):
+        assert imported.config[key] == getattr(model.config, key), key
+    assert "normalize" in imported.assumed
+
+
+def test_extract_on_a_converted_zipformer_equals_icefall(shared_dir: Path, tmp_path: Path) -> None:
+    folder = shared_dir / "fixtures" / "zipformer_tiny"
+    io = load_file(folder / "io.safetensors")
+    convert(k2ssl_file(folder, tmp_path), tmp_path / "ours", "--from", "k2ssl")
+    layers = extracted("zipformer", io["in.source"][0], tmp_path)
+    assert np.abs(layers[-1][:63] - io["eval_nomask.x"][0].numpy()).max() <= LIMIT
+    for index in range(4):
+        expected = io[f"eval_nomask.encoder.encoders.{index}"][:, 0].numpy()  # (F, D)
+        assert np.abs(layers[index + 1][:63, : expected.shape[1]] - expected).max() <= LIMIT
+        assert not layers[index + 1][:, expected.shape[1] :].any()
+
+
+def load(folder: Path, **settings: Any) -> Any:
+    """The converted checkpoint with settings over its own."""
+    family = UpstreamCheckpoint.load(folder).family
+    write_yaml(folder.parent / "settings.yaml", settings)
+    return load_upstream(family, ckpt=folder, model_config=folder.parent / "settings.yaml")
+
+
+@pytest.mark.parametrize("name", ["zipformer_tiny", "hubert_tiny_ce", "hubert_tiny_nce"])
+def test_compat_for_a_converted_checkpoint_gives_icefall_s_padded_batch(
+    name: str, shared_dir: Path, tmp_path: Path
+) -> None:
+    """Alone both settings give the original's features; padded only `compat: k2ssl` does."""
+    folder = shared_dir / "fixtures" / name
+    io = load_file(folder / "io.safetensors")
+    mended = convert(k2ssl_file(folder, tmp_path), tmp_path / "ours", "--from", "k2ssl")
+    published = load(tmp_path / "ours", compat="k2ssl")
+    wanted = io["eval_nomask.x"]
+    wavs = [io["in.source"][0], io["in.source"][1, :14_537]]
+    for upstream in (mended, published):
+        assert float((states_of(upstream, wavs[:1])[-1][0, :63] - wanted[0]).abs().max()) <= LIMIT
+    padded = {
+        key: float((states_of(upstream, wavs)[-1][1, :45] - wanted[1, :45]).abs().max())
+        for key, upstream in (("published", published), ("mended", mended))
+    }
+    assert padded["published"] <= LIMIT
+    assert padded["mended"] > 100 * LIMIT  # the control: the leak is there, and is closed by default
+
+
+def test_settings_go_before_a_checkpoint_s_own_and_the_weights_still_have_to_fit(
+    shared_dir: Path, tmp_path: Path
+) -> None:
+    folder = shared_dir / "fixtures" / "zipformer_tiny"
+    wav = load_file(folder / "io.safetensors")["in.source"][:1]
+    plain = states_of(convert(k2ssl_file(folder, tmp_path), tmp_path / "ours", "--from", "k2ssl"), [wav[0]])
+    stitched = states_of(load(tmp_path / "ours", features="stitched"), [wav[0]])
+    widths = [int(state.abs().amax((0, 1)).count_nonzero()) for state in plain]
+    assert widths == [32, 32, 48, 64, 40, 64]
+    assert [int(state.abs().amax((0, 1)).count_nonzero()) for state in stitched] == [32, 32, 48, 64, 64, 64]
+    for one, other, width in zip(plain, stitched, widths, strict=True):
+        assert torch.equal(one[..., :width], other[..., :width])
+    with pytest.raises(SslbenchError, match="no setting 'feature'"):
+        load(tmp_path / "ours", feature="stitched")
+    with pytest.raises(SslbenchError, match=r"missing encoder\.encoders\.0\.layers\.1\."):
+        load(tmp_path / "ours", layers=[2, 1, 1, 1])
