@@ -17,8 +17,11 @@ from sslbench.errors import SslbenchError
 from sslbench.probe.files import AudioFile, Missing, counted, file_cuts, label, manifest_parts, speaker
 from sslbench.probe.task import Example
 
-TRIAL_LISTS = ["voxceleb1_test_v2.txt", "veri_test2.txt", "veri_test.txt"]
-OFFICIAL_FILES = 148_642 + 4_874
+# s3prl's list, VoxCeleb1's own, and the "cleaned" one, which leaves out 109 trials and is not SUPERB's
+TRIAL_LISTS = ["voxceleb1_test_v2.txt", "veri_test.txt", "veri_test2.txt"]
+OFFICIAL_TRIALS = 37_720
+OFFICIAL_FILES = 148_642 + 4_715  # all of dev, and of test the clips that s3prl's list names
+HINT = "s3prl's downstream/sv_voxceleb1/voxceleb1_test_v2.txt (or VoxCeleb1's veri_test.txt)"
 DEV_SPEAKERS, DEV_VIDEOS = 40, 2
 MOST_PAIRS = 5000  # of each kind, where trials are drawn
 
@@ -40,11 +43,15 @@ class Corpus:
     trials: list[Trial] | None
 
 
-def official(root: Path) -> Corpus:
+def official(root: Path, whole: bool = False) -> Corpus:
     """VoxCeleb1: all development speakers train, the test half's trials come from the official list.
 
     There is no official dev set. Two videos of each of 40 training speakers (by a hash) are left out of
     training and give dev trials across videos.
+
+    Args:
+        root: holds both halves and a list of trials.
+        whole: accept SUPERB's list only.
 
     Raises:
         SslbenchError: naming what is missing.
@@ -52,14 +59,19 @@ def official(root: Path) -> Corpus:
     missing = Missing(
         "asv: VoxCeleb1",
         root,
-        f"{voxceleb.LAYOUT}, and put veri_test2.txt (or voxceleb1_test_v2.txt) beside them",
+        f"{voxceleb.LAYOUT}, and put {HINT} beside them",
     )
     for half in ("dev", "test"):
         missing.need(root / half / "wav")
     listed = missing.need(voxceleb.first_file(root, TRIAL_LISTS))
     missing.check()
+    pairs = voxceleb.read_pairs(listed, 3)
+    if whole and len(pairs) != OFFICIAL_TRIALS:
+        raise SslbenchError(
+            f"asv: {listed}: has {len(pairs)} trials, SUPERB {OFFICIAL_TRIALS}; put {HINT} there"
+        )
     trials, files = [], {}
-    for word, enrol, test in voxceleb.read_pairs(listed, 3):
+    for word, enrol, test in pairs:
         for name in (enrol, test):
             path = missing.need(root / "test" / "wav" / name)
             files[name] = AudioFile(path, voxceleb.clip_id(name), name.split("/")[0])

@@ -36,7 +36,7 @@ class Task(ProbeTask):
     config_path = Path(__file__).with_name("config.yaml")
 
     def prepare(self, root: Path) -> Parts:
-        corpus = labelled(root, self.settings) if is_prepared(root) else official(root)
+        corpus = labelled(root, self.settings) if is_prepared(root) else official(root, self.tier == "full")
         self._trials: dict[str, list[Trial]] = {}
         self._listed = {"test": corpus.trials} if corpus.trials else {}
         least_s = float(self.settings["min_train_s"])

@@ -10,6 +10,7 @@ import torch
 from official_layouts import voxceleb
 from probe_fakes import Spectral, make_corpus
 
+from sslbench.downstream.asv import data
 from sslbench.downstream.asv.eer import equal_error_rate
 from sslbench.downstream.asv.task import Task, without_silence
 from sslbench.errors import SslbenchError
@@ -18,7 +19,7 @@ from sslbench.probe.runner import Named, ProbeSettings, run_task
 
 
 def test_official_layout(tmp_path: Path) -> None:
-    task = Task("full")
+    task = Task("short")
     parts = task.prepare(voxceleb(tmp_path))
     assert task.labels == ["id10001", "id10002", "id10003", "id10004"]
     assert {e.speaker for e in parts["test"]} == {"id10005", "id10006"}
@@ -69,10 +70,38 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
     root = voxceleb(tmp_path / "v")
     (root / "test/wav/id10005/vid0/00000.wav").unlink()
     with pytest.raises(SslbenchError, match=r"lacks test/wav/id10005/vid0/00000.wav"):
+        Task("short").prepare(root)
+    with pytest.raises(SslbenchError, match=r"veri_test2.txt: has 12 trials, SUPERB 37720; put s3prl's"):
         Task("full").prepare(root)
     (root / "veri_test2.txt").write_text("1 a\n")
     with pytest.raises(SslbenchError, match=r"veri_test2.txt:1: expected 3 words"):
         Task("full").prepare(root)
+
+
+def test_a_complete_voxceleb_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """37,720 trials of 4,715 clips beside 148,642 development clips; s3prl's list comes first."""
+    names = [f"id10270/v/{number:05d}.wav" for number in range(4_715)]
+    pairs = [f"{n % 2} {names[n % 4_715]} {names[n * 7 % 4_715]}" for n in range(37_720)]
+    root = voxceleb(tmp_path)
+    (root / "voxceleb1_test_v2.txt").write_text("\n".join(pairs) + "\n")
+    called = []
+
+    def no_cuts(files: list[data.AudioFile], corpus: str) -> list[object]:
+        called.append(corpus)
+        return []
+
+    def development(count: int) -> dict[str, list[data.AudioFile]]:
+        file = data.AudioFile(tmp_path, "x", "x")
+        return {"train": [file] * (count - 100), "dev": [file] * 100}
+
+    monkeypatch.setattr(data, "file_cuts", no_cuts)
+    monkeypatch.setattr(data.Missing, "need", lambda self, path: path)
+    for count, corpus in ((148_642, "voxceleb1"), (148_641, "voxceleb1 (153356 of 153357 files)")):
+        monkeypatch.setattr(data, "_development", lambda folder, count=count: development(count))
+        trials = data.official(root, whole=True).trials
+        assert trials is not None
+        assert len(trials) == 37_720
+        assert called.pop() == corpus
 
 
 def test_clips_below_two_seconds_cannot_train(tmp_path: Path) -> None:
