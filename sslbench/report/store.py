@@ -41,8 +41,21 @@ def load(path: Path | str) -> ResultRow:
 
 
 def load_all(root: Path | str) -> list[ResultRow]:
-    """Every row below a folder, by system and evaluation. Raises `SslbenchError` when there is none."""
-    rows = [load(path) for path in sorted(Path(root).glob("*/*.json"))]
+    """Every row below a folder, by system and evaluation.
+
+    Raises:
+        SslbenchError: there is none.
+        CorruptFileError: a row is refused, or lies where another system's or evaluation's row belongs.
+    """
+    rows = []
+    for path in sorted(Path(root).glob("*/*.json")):
+        row = load(path)
+        if path != (place := row_path(root, row.system, row.evaluation)):
+            raise CorruptFileError(
+                f"{path}: holds the row of system {row.system!r}, evaluation {row.evaluation!r}; "
+                f"move it to {place}, or change these names in it"
+            )
+        rows.append(row)
     if not rows:
         raise SslbenchError(f"{root}: holds no result rows (SYSTEM/EVALUATION.json); run an evaluation first")
     return rows

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +105,11 @@ def test_two_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
     rows = store.load_all(tmp_path)
     assert len(rows) == 2 * 40 + 1
     assert not list(tmp_path.glob("*/.tmp-*"))
+
+
+def test_a_row_in_another_system_s_place_is_refused(tmp_path: Path) -> None:
+    store.save(store.make_row(**fake.fields("a")), tmp_path)
+    shutil.copytree(tmp_path / "a", tmp_path / "a-old")
+    said = f"{tmp_path}/a-old/asr.json: holds the row of system 'a', evaluation 'asr'; move it to "
+    with pytest.raises(CorruptFileError, match=re.escape(f"{said}{tmp_path}/a/asr.json")):
+        store.load_all(tmp_path)
