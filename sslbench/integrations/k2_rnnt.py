@@ -85,19 +85,24 @@ def pruned_loss(
 
     boundary, symbols = _boundary(lens, target_lens), targets.long()
     frames, contexts = simple
-    simple_loss, (px_grad, py_grad) = k2.rnnt_loss_smoothed(
-        lm=contexts.float(), am=frames.float(), symbols=symbols, termination_symbol=0,
-        lm_only_scale=pruning.lm_scale, am_only_scale=pruning.am_scale,
-        boundary=boundary, reduction="none", return_grad=True,
-    )  # fmt: skip
-    ranges = k2.get_rnnt_prune_ranges(
-        px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=pruning.prune_range
-    )
     encoded, predicted, join = joined
-    encoded, predicted = k2.do_rnnt_pruning(am=encoded, lm=predicted, ranges=ranges)
+    exact = torch.autocast(
+        frames.device.type, enabled=False
+    )  # k2 multiplies matrices in what dtype it is given
+    with exact:
+        simple_loss, (px_grad, py_grad) = k2.rnnt_loss_smoothed(
+            lm=contexts.float(), am=frames.float(), symbols=symbols, termination_symbol=0,
+            lm_only_scale=pruning.lm_scale, am_only_scale=pruning.am_scale,
+            boundary=boundary, reduction="none", return_grad=True,
+        )  # fmt: skip
+        ranges = k2.get_rnnt_prune_ranges(
+            px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=pruning.prune_range
+        )
+        encoded, predicted = k2.do_rnnt_pruning(am=encoded, lm=predicted, ranges=ranges)
     logits = join(encoded, predicted)
-    loss = k2.rnnt_loss_pruned(
-        logits=logits.float(), symbols=symbols, ranges=ranges, termination_symbol=0,
-        boundary=boundary, reduction="none",
-    )  # fmt: skip
+    with exact:
+        loss = k2.rnnt_loss_pruned(
+            logits=logits.float(), symbols=symbols, ranges=ranges, termination_symbol=0,
+            boundary=boundary, reduction="none",
+        )  # fmt: skip
     return simple_loss, loss

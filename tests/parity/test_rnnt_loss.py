@@ -153,3 +153,44 @@ def test_pruned_loss_with_a_wide_range_is_the_full_one() -> None:
     full = transducer()
     full.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("simple")})
     torch.testing.assert_close(both - 0.5 * simple, full.loss(frames, lens, targets), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not k2_rnnt.available(), reason="k2 is not installed")
+def test_pruned_loss_of_clips_without_symbols_is_that_of_blanks() -> None:
+    """As in the silent clip of a process that has run out of data."""
+    model = transducer(k2_rnnt.Pruning())
+    frames, lens = torch.randn(2, 6, 6), torch.tensor([6, 4])
+    full = transducer()
+    full.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("simple")})
+    simple = model.loss(frames, lens, [[], []], warm=-1 / 9) / (1 + 0.5 / 9)  # 0.1 + 0.9 w = 0
+    pruned = model.loss(frames, lens, [[], []]) - 0.5 * simple
+    torch.testing.assert_close(pruned, full.loss(frames, lens, [[], []]), rtol=1e-4, atol=1e-4)
+    pruned.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    assert float(pruned) != pytest.approx(float(full.loss(frames, lens, [[1], []])), rel=1e-2)
+
+
+@pytest.mark.skipif(not k2_rnnt.available(), reason="k2 is not installed")
+def test_pruned_loss_under_autocast_stays_near_that_in_fp32() -> None:
+    torch.manual_seed(0)
+    joiner, seen = torch.nn.Linear(8, 5), []
+
+    def join(encoded: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = joiner(torch.tanh(encoded + predicted))
+        seen.append(logits.dtype)
+        return logits
+
+    targets, target_lens = pad_targets([[1, 2, 2], [3, 1]], torch.device("cpu"))
+    scores = torch.randn(2, 6, 5), torch.randn(2, 4, 5)
+    encoded, predicted, lens = torch.randn(2, 6, 8), torch.randn(2, 4, 8), torch.tensor([6, 5])
+
+    def losses() -> list[torch.Tensor]:
+        rest = targets, lens, target_lens, k2_rnnt.Pruning()
+        return list(k2_rnnt.pruned_loss(scores, (encoded, predicted, join), *rest))
+
+    expected = losses()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = losses()
+    assert seen == [torch.float32, torch.bfloat16], "the joiner runs under autocast, k2's losses do not"
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=0.02, atol=0)
