@@ -59,6 +59,16 @@ def collect(config_sha256: str, data_sha256: str, seed: int) -> Provenance:
     )
 
 
+def machine(gpu: bool) -> str:
+    """What this process computes on: the GPU's name, or the CPU's with the number of torch threads."""
+    import torch
+
+    if gpu:
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
 def _program() -> str:
     """What was run: `sslbench`, also as `python -m sslbench`, or another script's name."""
     path = Path(sys.argv[0])

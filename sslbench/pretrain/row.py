@@ -53,7 +53,8 @@ def pretrain_row(exp: Path, made: UpstreamCheckpoint, system: str, tier: str) ->
             "device_hours": Metric(value=_device_hours(exp, facts), unit="h", higher_is_better=False),
         },
         cost={name: float(facts[name]) for name in COSTS},
-        artifacts={},
+        # the stamp below is that of the machine which exports
+        methods={"machine": facts["machine"]} if "machine" in facts else {},
         provenance=provenance.collect(
             io.sha256_json(identity(configs.to_dict(config))), train.sha256, config.seed
         ),

@@ -37,7 +37,7 @@ def write(exp: Path, config: PretrainConfig, facts: dict[str, Any]) -> None:
     Args:
         exp: folder of the run.
         config: its settings.
-        facts: steps, wall_s, audio_s, and the last train and dev loss and accuracy.
+        facts: steps, wall_s, audio_s, the machine, and the last train and dev loss and accuracy.
     """
     audio_s, wall_s = facts.pop("audio_s"), facts["wall_s"]
     manifest = config.dev_manifest or config.train_manifest

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sslbench import io
+from sslbench import io, provenance
 from sslbench.data.loading import AudioBatch, SkipLog
 from sslbench.nn.upstream import LossOutput, PretrainBatch, SSLModel
 from sslbench.pretrain import summary
@@ -142,4 +142,5 @@ class PretrainJob(Job[AudioBatch, PretrainBatch]):
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write the summary."""
-        summary.write(self.exp, self.config, facts)
+        machine = provenance.machine(gpu=self.world.device.type == "cuda")
+        summary.write(self.exp, self.config, {**facts, "machine": machine})

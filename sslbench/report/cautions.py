@@ -96,6 +96,12 @@ def _mismatches(rows: Sequence[ResultRow], quality: Sequence[ResultRow]) -> list
     }
     if len(profiled) > 1:
         found.append("Mismatched machines: speeds were measured on different hardware or thread counts.")
+    pretrained = [row for row in rows if row.evaluation == "pretrain"]
+    trained_on = {row.methods.get("machine", "a machine that was not noted") for row in pretrained}
+    if len(trained_on) > 1:
+        found.append(
+            f"Mismatched machines: pretraining times are of different ones: {' / '.join(sorted(trained_on))}."
+        )
     for name, what in {"memory": "peak memory", "longest_batch": "longest batches"}.items():
         ways = sorted({r.methods[name] for r in rows if r.evaluation == "profile" and name in r.methods})
         if len(ways) > 1:

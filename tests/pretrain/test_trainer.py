@@ -15,6 +15,7 @@ import torch
 import yaml
 from pretrain_toy import MODEL, config, curve, make_both, make_settings, weights
 
+from sslbench import provenance
 from sslbench.checkpoint import UpstreamCheckpoint
 from sslbench.cli import main
 from sslbench.errors import SslbenchError
@@ -344,6 +345,7 @@ def test_the_command_line_exports_and_stamps_a_row(settings: dict[str, Any], tmp
     result = read_json(Path(settings["exp_dir"]) / "summary.json")
     assert row.metrics["dev_acc"].value == pytest.approx(100 * result["dev_acc"])
     assert row.cost["steps"] == 4
+    assert row.methods == {"machine": provenance.machine(gpu=False)}  # the one that trained
     assert row.weights_sha256 == UpstreamCheckpoint.load(tmp_path / "up").weights_sha256
     assert main([*export, "--step", "3"]) == 2
 

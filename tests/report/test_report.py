@@ -210,6 +210,8 @@ def test_mismatched_rows_are_warned_about(tmp_path: Path) -> None:
     for system, gib in (("a", 4), ("b", 8)):
         limited = fake.fields(system, "profile", methods={"longest_batch": f"within {gib} GiB"})
         store.save(store.make_row(**limited), tmp_path / "r")
+    for system, machine in (("a", {"machine": "H200"}), ("b", {"machine": "CPU, 2 threads"}), ("c", {})):
+        store.save(store.make_row(**fake.fields(system, "pretrain", methods=machine)), tmp_path / "r")
     content, _ = build(tmp_path / "r", tmp_path / "out")
     text = "\n".join(content.cautions)
     for kind in (
@@ -219,6 +221,8 @@ def test_mismatched_rows_are_warned_about(tmp_path: Path) -> None:
         "Mismatched weights",
         "Mismatched methods: asr rows differ in engine: not stated / s3prl.",
         "Mismatched costs: longest batches were measured in different ways: within 4 GiB / within 8 GiB.",
+        "Mismatched machines: pretraining times are of different ones: "
+        "CPU, 2 threads / H200 / a machine that was not noted.",
         "Uncommitted code",
     ):
         assert kind in text
