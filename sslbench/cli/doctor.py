@@ -83,13 +83,26 @@ def _package(name: str) -> Finding:
 
 
 def _k2() -> Finding:
-    if importlib.util.find_spec("k2") is not None:
+    unusable = _why_not_k2()
+    if unusable is None:
         return Finding("k2", "ok", version("k2"))
     # k2 wheels are built per torch and Python version and are not on PyPI for a current torch
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"
     torch_version = version("torch").split("+")[0] if importlib.util.find_spec("torch") else "2.8.0"
     wheel = f"the wheel for torch{torch_version} and {python} from k2-fsa.github.io/k2 (not on PyPI)"
-    return Finding("k2", "optional", "-", wheel)
+    if unusable == "not installed":
+        return Finding("k2", "optional", "-", wheel)
+    return Finding(
+        "k2", "differs", version("k2"), f"{unusable}; torch is used in its place until you install {wheel}"
+    )
+
+
+def _why_not_k2() -> str | None:
+    if importlib.util.find_spec("torch") is None:
+        return "not installed"
+    from sslbench.integrations.k2 import why_not
+
+    return why_not()
 
 
 def _gpu() -> Finding:

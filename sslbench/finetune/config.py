@@ -55,7 +55,7 @@ class FinetuneConfig:
     """Share of the transducer's contexts that training hides. Transcripts that the predictor knows by heart
     say nothing about when a symbol is spoken; a hidden context leaves that to the frames."""
     transducer_loss: Literal["auto", "full", "pruned"] = "auto"
-    """`pruned`: k2's; `full`: over the whole lattice; `auto`: pruned where k2 can be imported. The run's
+    """`pruned`: k2's; `full`: over the whole lattice; `auto`: pruned where k2 can be used. The run's
     config.yaml says which it was."""
     pruned_warmup_steps: int = 100
     """Steps in which the pruned loss takes over from the simple one (k2SSL: 2,000)."""
@@ -188,14 +188,16 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
     Raises:
         SslbenchError: the pruned loss without k2.
     """
-    from sslbench.integrations import k2_rnnt
+    from sslbench.integrations import k2
 
     if config.objective == "ctc":
         return replace(config, transducer_loss="full")
-    if config.transducer_loss == "pruned" and not k2_rnnt.available():
-        raise SslbenchError("finetune: transducer_loss: pruned needs k2; use full, or see 'sslbench doctor'")
+    if config.transducer_loss == "pruned" and not k2.available():
+        raise SslbenchError(
+            f"finetune: transducer_loss: pruned needs k2 ({k2.why_not()}); use full, or see 'sslbench doctor'"
+        )
     if config.transducer_loss == "auto":
-        return replace(config, transducer_loss="pruned" if k2_rnnt.available() else "full")
+        return replace(config, transducer_loss="pruned" if k2.available() else "full")
     return config
 
 

@@ -1,4 +1,4 @@
-"""k2's fused swoosh kernels, where k2 is installed.
+"""k2 where it can be used, and its fused swoosh kernels.
 
 k2 (https://github.com/k2-fsa/k2) computes an activation and its derivative in one kernel, where torch needs
 about five. Both give the same numbers to rounding (`make test-k2`).
@@ -7,11 +7,30 @@ about five. Both give the same numbers to rounding (`make test-k2`).
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+@functools.cache
+def why_not() -> str | None:
+    """Why k2 cannot be used; None where it can. Tried once per process: a k2 built for another torch or CUDA
+    is found, but its import fails."""
+    if importlib.util.find_spec("k2") is None:
+        return "not installed"
+    try:
+        importlib.import_module("k2")
+    except Exception as error:  # what a library that does not fit raises differs by version
+        return f"its import fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return None
+
+
+def available() -> bool:
+    """Whether k2 can be used."""
+    return why_not() is None
 
 
 class Kernels:
@@ -41,12 +60,10 @@ class Kernels:
 
 @functools.cache
 def load() -> Kernels | None:
-    """k2's kernels, or None where k2 cannot be imported."""
-    if importlib.util.find_spec("k2") is None:
-        return None
+    """k2's kernels, or None where k2 cannot be used."""
     try:
-        return Kernels()
-    except (ImportError, OSError, AttributeError):  # built for another torch or CUDA
+        return Kernels() if available() else None
+    except AttributeError:  # from before k2 had them
         return None
 
 

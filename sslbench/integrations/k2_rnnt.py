@@ -5,7 +5,6 @@ Needs torch and k2 only, so that it can be tested in k2's own, older environment
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,11 +23,6 @@ class Pruning:
     """Share of the predictor's own scores mixed into the simple joiner."""
     am_scale: float = 0.0
     """Share of the encoder's own scores."""
-
-
-def available() -> bool:
-    """Whether k2 can be imported."""
-    return importlib.util.find_spec("k2") is not None
 
 
 def _boundary(lens: torch.Tensor, target_lens: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from sslbench.finetune.decoders.choose import DecodeSettings
 from sslbench.finetune.experiment import load_experiment
 from sslbench.finetune.search import finetune
 from sslbench.finetune.vocab import BpeVocab, PhoneVocab, Vocab, build_vocab
-from sslbench.integrations import k2_rnnt
+from sslbench.integrations import k2
 from sslbench.io import read_json, read_jsonl, write_json
 
 Make = Callable[..., FinetuneConfig]
@@ -126,7 +126,7 @@ def test_transducer_trains_decodes_and_says_which_loss(make_config: Make, tmp_pa
     config = make_config(objective="joint", steps=12, eval_every_steps=12)
     done = finetune(config)
     run = load_experiment(config.exp_dir)
-    assert run.config.transducer_loss == ("pruned" if k2_rnnt.available() else "full")
+    assert run.config.transducer_loss == ("pruned" if k2.available() else "full")
     rows = [row for row in read_jsonl(Path(config.exp_dir) / "log.jsonl") if "loss" in row]
     assert all(row["ctc_loss"] > 0 for row in rows)
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -140,6 +140,6 @@ def test_transducer_trains_decodes_and_says_which_loss(make_config: Make, tmp_pa
     alone = load_experiment(config.exp_dir + "2")
     with pytest.raises(SslbenchError, match="without CTC"):
         decode(alone, config.dev_manifest, tmp_path / "x.jsonl", settings=DecodeSettings("ctc"))
-    if not k2_rnnt.available():
+    if not k2.available():
         with pytest.raises(SslbenchError, match="pruned needs k2"):
             resolve(make_config(objective="transducer", transducer_loss="pruned"))

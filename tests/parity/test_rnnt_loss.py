@@ -10,7 +10,7 @@ import torch
 from sslbench.finetune.rnnt import lattice_loss, pad_targets, rnnt_loss
 from sslbench.finetune.shapes import TransducerShape
 from sslbench.finetune.transducer import Transducer
-from sslbench.integrations import k2_rnnt
+from sslbench.integrations import k2, k2_rnnt
 
 
 def every_alignment(logits: torch.Tensor, target: list[int]) -> torch.Tensor:
@@ -44,7 +44,7 @@ def dynamic_programme(logits: torch.Tensor, target: list[int]) -> torch.Tensor:
 
 
 BACKENDS = {"default": rnnt_loss, "torch": lattice_loss}
-if k2_rnnt.available():
+if k2.available():
     BACKENDS["k2"] = k2_rnnt.full_loss
 
 TARGETS = [[1, 2, 2], [3], [], [1, 1, 4, 2]]
@@ -141,7 +141,7 @@ def test_predictor_sees_exactly_its_context() -> None:
     assert torch.equal(ours[:, 3], theirs[:, 3])
 
 
-@pytest.mark.skipif(not k2_rnnt.available(), reason="k2 is not installed")
+@pytest.mark.skipif(not k2.available(), reason="k2 is not installed")
 def test_pruned_loss_with_a_wide_range_is_the_full_one() -> None:
     model = transducer(k2_rnnt.Pruning(prune_range=10, lm_scale=0.0))
     frames, lens = torch.randn(2, 6, 6), torch.tensor([6, 5])
@@ -155,7 +155,7 @@ def test_pruned_loss_with_a_wide_range_is_the_full_one() -> None:
     torch.testing.assert_close(both - 0.5 * simple, full.loss(frames, lens, targets), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.skipif(not k2_rnnt.available(), reason="k2 is not installed")
+@pytest.mark.skipif(not k2.available(), reason="k2 is not installed")
 def test_pruned_loss_of_clips_without_symbols_is_that_of_blanks() -> None:
     """As in the silent clip of a process that has run out of data."""
     model = transducer(k2_rnnt.Pruning())
@@ -170,7 +170,7 @@ def test_pruned_loss_of_clips_without_symbols_is_that_of_blanks() -> None:
     assert float(pruned) != pytest.approx(float(full.loss(frames, lens, [[1], []])), rel=1e-2)
 
 
-@pytest.mark.skipif(not k2_rnnt.available(), reason="k2 is not installed")
+@pytest.mark.skipif(not k2.available(), reason="k2 is not installed")
 def test_pruned_loss_under_autocast_stays_near_that_in_fp32() -> None:
     torch.manual_seed(0)
     joiner, seen = torch.nn.Linear(8, 5), []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +13,7 @@ from sslbench.nn import swoosh as module
 from sslbench.nn.swoosh import LEFT, RIGHT, SwooshLinear, swoosh, swoosh_and_slope
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("k2") is None, reason="k2 is not installed; make test-k2 makes its environment"
+    not integration.available(), reason="k2 is not installed; make test-k2 makes its environment"
 )
 
 

@@ -16,6 +16,7 @@ from sslbench.finetune.decoders.ngram import NgramDecoder, closed, spellings
 from sslbench.finetune.heads import Head
 from sslbench.finetune.rnnt import BLANK
 from sslbench.finetune.vocab import SPACE, Vocab
+from sslbench.integrations import k2
 
 Search = Callable[[torch.Tensor, torch.Tensor], list[str]]
 """(head's frames (B, F, H), valid frames (B,)) -> texts."""
@@ -74,7 +75,7 @@ def lm_search(settings: DecodeSettings) -> str:
     """`flashlight` or `k2`. Raises `SslbenchError` when the one that was asked for, or both, are missing."""
     here = {
         "flashlight": importlib.util.find_spec("flashlight") is not None,
-        "k2": importlib.util.find_spec("k2") is not None,
+        "k2": k2.available(),
     }
     wanted = list(here) if settings.lm_search == "auto" else [settings.lm_search]
     for name in wanted:
