@@ -9,5 +9,5 @@ cd "$(dirname "$0")"
     --upstream "zipformer hubert_k2ssl" --baselines fbank \
     --clusters 100 \
     --tasks "pr sid" --tier smoke \
-    --espnet_opts "--epochs 2" \
+    --espnet_opts "--config ../asr1/conf/train_ctc_blstm.yaml" \
     --nj 2 "$@"
