@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sslbench.data.phones import phones_of
-from sslbench.downstream.pr.data import corpus_lexicon, has_stress, official_phones
+from sslbench.downstream.pr.data import LEXICONS, corpus_lexicon, has_stress, official_phones
 from sslbench.errors import SslbenchError
 from sslbench.probe.ctc import best_path, ctc_loss, error_rate, window_batches
 from sslbench.probe.files import speaker
@@ -61,6 +61,12 @@ class Task(ProbeTask):
         heard = {phone for _, sequence in spoken["train"] for phone in sequence}
         official = official_phones() if has_stress(lexicon) else []
         self.labels = SPECIAL + official + sorted(heard - set(official))
+        if self.tier == "full" and self.labels != SPECIAL + official_phones():
+            raise SslbenchError(
+                f"{root}: its {len(self.labels) - len(SPECIAL)} phones are not SUPERB's 71, as tier 'full' "
+                f"needs; put s3prl's {LEXICONS[1]} and {LEXICONS[2]} there, in place "
+                "of alignments or another lexicon, or use --tier short"
+            )
         return {
             part: [self._example(cut, sequence) for cut, sequence in pairs] for part, pairs in spoken.items()
         }

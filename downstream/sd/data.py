@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.downstream.sd.der import Turn
 from sslbench.errors import SslbenchError
-from sslbench.probe.files import AudioFile, file_cuts, manifest_parts
+from sslbench.probe.files import AudioFile, file_cuts, manifest_parts, whole_or_counted
 
 PARTS = ("train", "dev", "test")
 FILES = ("wav.scp", "segments", "utt2spk", "reco2dur", "rttm")
 CORPUS = "libri2mix"
+# mixtures of train-100, dev and test (Cosentino et al. 2020, arXiv 2005.11262)
+OFFICIAL_FILES = 13_900 + 3_000 + 3_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ def read_kaldi(root: Path) -> dict[str, list[Conversation]]:
         raise SslbenchError(
             f"{root}: lacks {', '.join(missing)}; s3prl/LibriMix's scripts/prepare_diarization.py makes them"
         )
-    return {part: _kaldi_part(root / part) for part in PARTS}
+    parts = {part: _kaldi_part(root / part) for part in PARTS}
+    whole_or_counted({p: [talk.cut for talk in own] for p, own in parts.items()}, {CORPUS: OFFICIAL_FILES})
+    return parts
 
 
 def _kaldi_part(folder: Path) -> list[Conversation]:

@@ -19,6 +19,8 @@ from sslbench.errors import SslbenchError
 STARTS = {"train": ("train",), "dev": ("dev", "valid"), "test": ("test",)}
 UNREADABLE_SHARE = 0.01
 READERS = 8
+EXACT = "exact_splits"
+"""A task's setting: no split may stand in for another one."""
 
 
 def is_prepared(root: Path) -> bool:
@@ -31,28 +33,33 @@ def manifest_parts(root: Path, names: Mapping[str, Any]) -> dict[str, list[Cut]]
 
     Args:
         root: folder of manifests.
-        names: the split of each part; one that is missing may be the only split that starts alike.
+        names: the split of each part; one that is missing may be the only split that starts alike, unless
+            `EXACT` is set.
 
     Raises:
         SslbenchError: a split is missing, naming all that are there.
     """
-    found = {part: _split_named(root, part, str(names[part])) for part in STARTS}
+    found = {part: _split_named(root, part, names) for part in STARTS}
     return {part: list(open_manifest(root / f"{name}.jsonl.gz")) for part, name in found.items()}
 
 
 def test_split(root: Path, settings: Mapping[str, Any]) -> str:
     """What a row calls its test set: the task's name for it, or the split that stands in for it."""
     if "test" in settings and is_prepared(root):
-        found = _split_named(root, "test", str(settings["test"]))
+        found = _split_named(root, "test", settings)
         if found != settings["test"]:
             return found
     return str(settings.get("test_name", "test"))
 
 
-def _split_named(root: Path, part: str, wanted: str) -> str:
-    known = splits(root)
+def _split_named(root: Path, part: str, names: Mapping[str, Any]) -> str:
+    known, wanted = splits(root), str(names[part])
     if wanted in known:
         return wanted
+    if names.get(EXACT):
+        raise SslbenchError(
+            f"{root}: has no split {wanted!r} (its splits: {', '.join(known)}); tier 'full' takes no other"
+        )
     alike = [name for name in known if name.startswith(STARTS[part])]
     if len(alike) != 1:
         raise SslbenchError(f"{root}: has no split {wanted!r} (its splits: {', '.join(known)})")
@@ -163,6 +170,20 @@ def _cut(file: AudioFile, corpus: str) -> MonoCut | str:
 def counted(corpus: str, found: int, official: int) -> str:
     """The corpus's name, with what is there when that is not the whole."""
     return corpus if found == official else f"{corpus} ({found} of {official} files)"
+
+
+def whole_or_counted(parts: Mapping[str, Sequence[Cut]], official: Mapping[str, int]) -> None:
+    """Name the corpus of cuts that were read from manifests as `counted` does.
+
+    Args:
+        parts: all clips of each part; their `custom` changes.
+        official: clips of a whole corpus, by its name; other corpora are left alone.
+    """
+    found = sum(map(len, parts.values()))
+    for cut in (cut for cuts in parts.values() for cut in cuts):
+        name = (cut.custom or {}).get("corpus")
+        if name in official:
+            cut.custom = {**cut.custom, "corpus": counted(name, found, official[name])}
 
 
 def indexed(values: Iterable[str]) -> dict[str, int]:

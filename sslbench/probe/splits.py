@@ -10,7 +10,18 @@ from lhotse import MonoCut
 from lhotse.cut import Cut
 
 from sslbench.errors import SslbenchError
-from sslbench.probe.files import STARTS, AudioFile, file_cuts, is_prepared, label, manifest_parts
+from sslbench.probe.files import (
+    STARTS,
+    AudioFile,
+    file_cuts,
+    is_prepared,
+    label,
+    manifest_parts,
+    whole_or_counted,
+)
+
+# train-clean-100, dev-clean, test-clean (the data card of huggingface.co/datasets/s3prl/superb)
+OFFICIAL_FILES = {"librispeech": 28_539 + 2_703 + 2_620}
 
 
 def open_parts(root: Path, wanted: Mapping[str, Any]) -> dict[str, list[Cut]]:
@@ -24,8 +35,9 @@ def open_parts(root: Path, wanted: Mapping[str, Any]) -> dict[str, list[Cut]]:
         SslbenchError: neither, or a split is missing, naming all that are.
     """
     if is_prepared(root):
-        kinds = wanted.get("kinds", [])
-        return {part: of_kinds(cuts, kinds) for part, cuts in manifest_parts(root, wanted).items()}
+        parts = manifest_parts(root, wanted)
+        whole_or_counted(parts, OFFICIAL_FILES)
+        return {part: of_kinds(cuts, wanted.get("kinds", [])) for part, cuts in parts.items()}
     home = librispeech_home(root)
     if home is None:
         raise SslbenchError(
@@ -35,7 +47,9 @@ def open_parts(root: Path, wanted: Mapping[str, Any]) -> dict[str, list[Cut]]:
     if missing:
         held = ", ".join(sorted(path.parent.parent.parent.name for path in _transcript_files(home)))
         raise SslbenchError(f"{home}: lacks {', '.join(missing)} (has {held or 'no split'})")
-    return {part: list(librispeech_cuts(home, wanted[part])) for part in STARTS}
+    found: dict[str, list[Cut]] = {part: list(librispeech_cuts(home, wanted[part])) for part in STARTS}
+    whole_or_counted(found, OFFICIAL_FILES)
+    return found
 
 
 def of_kinds(cuts: list[Cut], kinds: list[str]) -> list[Cut]:

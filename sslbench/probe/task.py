@@ -21,6 +21,7 @@ from torch import nn
 
 from sslbench.errors import SslbenchError
 from sslbench.probe.batching import batches
+from sslbench.probe.files import EXACT
 from sslbench.probe.protocol import read_config
 from sslbench.report.schema import Metric
 
@@ -86,6 +87,7 @@ class ProbeTask(ABC):
         """Read the protocol of a tier."""
         self.tier = tier
         self.protocol, self.settings = read_config(self.config_path, tier)
+        self.settings[EXACT] = tier == "full"
         self.labels: list[str] = []
         # samples per frame of the upstream; the engine sets it before it asks for a head or facts
         self.stride = 320

@@ -164,8 +164,26 @@ def test_librispeech_with_a_lexicon_beside_it(tmp_path: Path) -> None:
         task = Task("full")
         example = task.prepare(root)["test"][0]
         assert example.reference == "HH AH0 L OW1"
-        assert example.cut.custom["corpus"] == "librispeech"
+        assert example.cut.custom["corpus"].startswith("librispeech (3 of 33862")
         assert len(task.labels) == 3 + 71
+    lexicon.write_text("HELLO HH AH L OW\n")  # phones without stress are another task
+    Task("short").prepare(tmp_path)
+    with pytest.raises(
+        SslbenchError, match=r"4 phones are not SUPERB's 71.*lexicon-200k-g2p.txt and .*others"
+    ):
+        Task("full").prepare(tmp_path)
+
+
+def test_full_takes_no_split_for_another(tmp_path: Path) -> None:
+    splits: dict[str, Any] = {}
+    for number, split in enumerate(("train-clean-100", "dev-other", "test-clean")):
+        splits[split] = [make_clip(tmp_path / f"{split}.wav", number, 0)]
+    write_corpus(tmp_path / "m", "librispeech", splits, synthetic=False)
+    parts = Task("short").prepare(tmp_path / "m")
+    assert len(parts["dev"]) == 1  # dev-other stands in
+    assert parts["test"][0].cut.custom["corpus"] == "librispeech (3 of 33862 files)"
+    with pytest.raises(SslbenchError, match=r"no split 'dev-clean' .*dev-other.* tier 'full' takes no other"):
+        Task("full").prepare(tmp_path / "m")
 
 
 def test_batches_are_two_windows_of_neighbours() -> None:

@@ -41,7 +41,7 @@ def test_librispeech_is_read_as_it_is_unpacked(tmp_path: Path) -> None:
         assert [e.reference for e in parts["test"]] == ["AH A", "HA HA", ""]
         assert [e.reference for e in parts["train"]] == ["AH A", "HA HA"]  # nothing is learned from silence
         assert parts["test"][0].speaker == "7"
-        assert parts["test"][0].cut.custom["corpus"] == "librispeech"
+        assert parts["test"][0].cut.custom["corpus"] == "librispeech (9 of 33862 files)"
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
