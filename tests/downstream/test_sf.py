@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -42,7 +43,21 @@ def test_audio_snips_is_read_by_voice(tmp_path: Path) -> None:
     assert parts["train"][0].reference == "PLAY SOME B-genre COOL JAZZ E-genre"
     assert task.labels[-4:] == ["B-genre", "E-genre", "B-artist", "E-artist"]
     assert parts["train"][0].target[-1] == END
-    assert parts["test"][0].cut.custom["corpus"] == "audio_snips"
+    assert parts["test"][0].cut.custom["corpus"] == "audio_snips (6 of 110272 files)"
+
+
+def test_a_few_files_without_a_line_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As s3prl does, up to one in a hundred."""
+    root = snips(tmp_path)
+    lines = [(root / "all.iob.snips.txt").read_text()]
+    for number in range(2, 101):
+        name = f"Ivy-snips-train-{number}"
+        shutil.copy(root / "train/Ivy-snips-train-0.wav", root / "train" / f"{name}.wav")
+        lines.append(f"{name} BOS PLAY EOS\tO O PlayMusic\n" if number != 7 else "")
+    (root / "all.iob.snips.txt").write_text("".join(lines))
+    parts, _ = read_snips(root, VOICES)
+    assert len(parts["train"]) == 100
+    assert "1 of 101 files without a line" in capsys.readouterr().err
 
 
 def test_what_audio_snips_lacks_is_named(tmp_path: Path) -> None:
@@ -53,7 +68,7 @@ def test_what_audio_snips_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(SslbenchError, match="has 4 words but 3 slot tags"):
         read_snips(root, VOICES)
     path.write_text("".join(line for line in before.splitlines(True) if "Brian-snips-test-1" not in line))
-    with pytest.raises(SslbenchError, match="1 files without a line"):
+    with pytest.raises(SslbenchError, match="1 of 2 files without a line"):
         read_snips(root, VOICES)
     path.write_text(before)
     with pytest.raises(SslbenchError, match="no file of the voices Emma"):
@@ -136,4 +151,4 @@ def test_a_run_of_a_few_steps_with_clips_of_milliseconds(tmp_path: Path) -> None
     row = run_task(task, Spectral, Named("fake", "fake"), settings)
     assert row.metrics["slot_type_f1"].n == 2
     assert row.metrics["slot_value_cer"].value >= 0
-    assert row.data.corpus == "audio_snips"
+    assert row.data.corpus == "audio_snips (6 of 110272 files)"
