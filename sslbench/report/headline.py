@@ -17,11 +17,10 @@ def headlines(summary: Summary, comparison: Comparison) -> list[str]:
 
 def _pretraining(summary: Summary, column: Column, comparison: Comparison) -> str:
     """What pretraining brought over the same architecture untrained."""
-    rows = {system.name: system.rows[column.evaluation] for system, _ in summary.measured(column)}
     pairs = [pair for pair in comparison.pairs if pair.column == column]
     tested = {(pair.reference, pair.system): pair for pair in [*(p.flipped for p in pairs), *pairs]}
     parts = []
-    for pair in (tested[twin] for twin in twins(rows) if twin in tested):
+    for pair in (tested[twin] for twin in twins(summary, column)[0] if twin in tested):
         verdict = "no difference shown"
         if pair.shown:
             verdict = "better" if (pair.difference > 0) == column.higher_is_better else "worse"

@@ -9,7 +9,7 @@ from pathlib import Path
 from sslbench.report.predictions import Item, read_items
 from sslbench.report.schema import ResultRow
 from sslbench.report.stats import mcnemar, paired_test
-from sslbench.report.view import Column, Summary
+from sslbench.report.view import Column, Summary, System
 
 SIGNIFICANT = 0.05
 DRAWS = 5000
@@ -109,7 +109,9 @@ def compare_to(summary: Summary, items: Items, reference: str | None = None) -> 
     untested: list[str] = []
     for column in summary.quality:
         rows = {system.name: system.rows[column.evaluation] for system, _ in summary.measured(column)}
-        for base, name in _wanted(rows, reference):
+        wanted, problems = _wanted(summary, column, reference)
+        untested += problems
+        for base, name in wanted:
             found = _pair(column, rows[base], rows[name], items)
             if isinstance(found, Pair):
                 pairs.append(found)
@@ -119,20 +121,66 @@ def compare_to(summary: Summary, items: Items, reference: str | None = None) -> 
     return Comparison(pairs, untested)
 
 
-def _wanted(rows: Mapping[str, ResultRow], reference: str | None) -> list[tuple[str, str]]:
-    """(reference, system) of one score's rows, which come best first."""
-    base = next(iter(rows), "") if reference is None else reference
-    wanted = [(base, name) for name in rows if name != base] if base in rows else []
-    if reference is None:
-        wanted += [pair for pair in twins(rows) if pair not in wanted and pair[::-1] not in wanted]
-    return wanted
+Names = list[tuple[str, str]]
+"""Systems to compare: (reference, system)."""
 
 
-def twins(rows: Mapping[str, ResultRow]) -> list[tuple[str, str]]:
-    """(untrained, trained) of the same upstream: what pretraining brought."""
-    untrained = {row.upstream: name for name, row in rows.items() if row.weights == "random"}
-    trained = [(row.upstream, name) for name, row in rows.items() if row.weights == "trained"]
-    return [(untrained[upstream], name) for upstream, name in trained if upstream in untrained]
+def _wanted(summary: Summary, column: Column, reference: str | None) -> tuple[Names, list[str]]:
+    """The comparisons of one score, and why some cannot be made."""
+    names = [system.name for system, _ in summary.measured(column)]
+    if reference is not None and reference not in names:
+        return [], [f"{column.title}: nothing tested, {reference} has no such score"]
+    base = names[0] if reference is None else reference
+    wanted = [(base, name) for name in names if name != base]
+    if reference is not None:
+        return wanted, []
+    pairs, problems = twins(summary, column)
+    return wanted + [pair for pair in pairs if pair not in wanted and pair[::-1] not in wanted], problems
+
+
+def twins(summary: Summary, column: Column) -> tuple[Names, list[str]]:
+    """(untrained, trained) of one architecture, which tells what pretraining brought, and what is unclear.
+
+    A twin has the same upstream and tier, was measured in the same ways, and has as many parameters where
+    both counts are known. A trained system with no such twin, or several, among untrained rows of its
+    upstream is paired with none.
+    """
+    systems = [system for system, _ in summary.measured(column)]
+    found: Names = []
+    problems = []
+    for trained in systems:
+        row = trained.rows[column.evaluation]
+        rows = {system.name: system.rows[column.evaluation] for system in systems}
+        untrained = [
+            s for s in systems if (r := rows[s.name]).weights == "random" and r.upstream == row.upstream
+        ]
+        alike = [system.name for system in untrained if _alike(trained, system, column)]
+        if row.weights != "trained" or not untrained:
+            continue
+        if len(alike) == 1:
+            found.append((alike[0], trained.name))
+        else:
+            named = ", ".join(sorted(alike or [system.name for system in untrained]))
+            why = "more than one may be" if alike else "differs in tier, method or size:"
+            problems.append(f"{column.title}: {trained.name} has no clear untrained twin ({why} {named})")
+    return found, problems
+
+
+def _alike(one: System, other: System, column: Column) -> bool:
+    """Whether two systems of one upstream can differ in nothing but their weights."""
+    for evaluation, name in ((column.evaluation, "params_trainable"), ("profile", "params_total")):
+        counts = {_count(system, evaluation, name) for system in (one, other)} - {None}
+        if len(counts) > 1:
+            return False
+    ours, theirs = (system.rows[column.evaluation] for system in (one, other))
+    return (ours.tier, ours.methods) == (theirs.tier, theirs.methods)
+
+
+def _count(system: System, evaluation: str, name: str) -> float | None:
+    row = system.rows.get(evaluation)
+    if row is None:
+        return None
+    return row.metrics[name].value if name in row.metrics else row.cost.get(name)
 
 
 def _pair(column: Column, base: ResultRow, row: ResultRow, items: Items) -> Pair | str:

@@ -11,7 +11,7 @@ import pytest
 
 from sslbench.cli import main
 from sslbench.report import store
-from sslbench.report.paired import Comparison, Items, Pair, compare_to, holm
+from sslbench.report.paired import Comparison, Items, Pair, compare_to, holm, twins
 from sslbench.report.predictions import read_items, worst
 from sslbench.report.view import Column, summarise
 
@@ -113,3 +113,45 @@ def test_rows_without_predictions_are_shown_but_not_tested(tmp_path: Path) -> No
     found = _compare(tmp_path)
     assert found.pairs == []
     assert "not tested" in found.untested[0]
+
+
+def _untrained(results: Path, name: str, copied: str = "zipformer-random", **changes: object) -> None:
+    """A copy of an untrained system's ASR row and predictions under another name."""
+    row = store.load(store.row_path(results, copied, "asr"))
+    shutil.copytree(results / copied / "asr", results / name / "asr")
+    store.save(row.model_copy(update={"system": name, **changes}), results)
+
+
+def test_an_untrained_twin_is_taken_only_where_it_is_clear(benchmark_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(benchmark_dir / "results", tmp_path, dirs_exist_ok=True)
+
+    def found(results: Path) -> tuple[set[str], list[str]]:
+        summary = summarise(store.load_all(results))
+        pairs, problems = twins(summary, summary.quality[0])
+        return {f"{untrained} {trained}" for untrained, trained in pairs}, problems
+
+    clear = {"zipformer-random zipformer-mini"}
+    assert found(tmp_path) == (clear, [])
+    row = store.load(store.row_path(tmp_path, "zipformer-mini", "asr"))
+    for name in ("zipformer-mini", "zipformer-random"):
+        sized = store.load(store.row_path(tmp_path, name, "asr")).model_copy(
+            update={"cost": {"params_trainable": 5}}
+        )
+        store.save(sized, tmp_path)
+    _untrained(tmp_path, "larger", cost={"params_trainable": 9})
+    _untrained(tmp_path, "thorough", tier="full")
+    _untrained(tmp_path, "other-engine", methods={"engine": "s3prl"})
+    assert found(tmp_path) == (clear, [])
+    _untrained(tmp_path, "z-again")
+    assert found(tmp_path) == (set(), [
+        "ASR WER: zipformer-mini has no clear untrained twin (more than one may be z-again, zipformer-random)"
+    ])  # fmt: skip
+    store.save(row.model_copy(update={"tier": "smoke"}), tmp_path)
+    assert "differs in tier, method or size: " in found(tmp_path)[1][0]
+    assert found(tmp_path)[1][0] in _compare(tmp_path).untested
+
+
+def test_a_reference_without_a_score_is_named(benchmark_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(benchmark_dir / "results", tmp_path, dirs_exist_ok=True)
+    store.row_path(tmp_path, "fbank", "asr").unlink()
+    assert _compare(tmp_path, "fbank").untested == ["ASR WER: nothing tested, fbank has no such score"]
