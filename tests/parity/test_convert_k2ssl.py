@@ -12,9 +12,11 @@ from parity.foreign import LIMIT, convert, expect_parity, extracted, k2ssl_file,
 from safetensors.torch import load_file
 
 from sslbench.checkpoint import UpstreamCheckpoint
+from sslbench.convert.source import Source
 from sslbench.errors import SslbenchError
 from sslbench.io import write_yaml
-from sslbench.upstreams import load_upstream
+from sslbench.upstream.zipformer.convert import CONVERTER
+from sslbench.upstreams import build_model, load_upstream
 
 
 @pytest.mark.parametrize("name", ["zipformer_tiny", "hubert_tiny_ce", "hubert_tiny_nce"])
@@ -54,16 +56,28 @@ def test_k2ssl_average_and_arguments_from_a_file(shared_dir: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("preset", ["zipformer_base", "zipformer_large"])
 def test_full_size_settings_are_read_from_shapes(preset: str, tmp_path: Path) -> None:
-    from sslbench.convert.source import Source
-    from sslbench.upstream.zipformer.convert import CONVERTER
-    from sslbench.upstreams import build_model
-
     with torch.device("meta"):
         model = build_model(preset)
     imported = CONVERTER.readers["k2ssl"](Source("k2ssl", tmp_path, model.state_dict()))
-    for key in ("downsampling", "layers", "dims", "ffn_dims", "kernels", "heads", "pos_dim", "num_units"):
+    keys = ("downsampling", "layers", "dims", "ffn_dims", "kernels", "heads", "pos_dim", "num_units")
+    for key in (*keys, "unmasked_dims", "normalize"):
         assert imported.config[key] == getattr(model.config, key), key
-    assert "normalize" in imported.assumed
+    assert set(imported.assumed) == {"heads", "unmasked_dims", "normalize"}
+
+
+def test_one_value_for_all_stacks_as_icefall_takes_it(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        state = build_model("zipformer_base").state_dict()
+
+    def settings(**arguments: Any) -> dict[str, Any]:
+        source = Source("k2ssl", tmp_path, state, arguments)
+        found: dict[str, Any] = CONVERTER.readers["k2ssl"](source).config
+        return found
+
+    found = settings(num_heads="4", cnn_module_kernel=31, query_head_dim="32,32,32,32,32,32")
+    assert (found["heads"], found["kernels"], found["query_head_dim"]) == ([4] * 6, [31] * 6, 32)
+    with pytest.raises(SslbenchError, match="query_head_dim '32,32,24' differs between stacks"):
+        settings(query_head_dim="32,32,24")
 
 
 def test_extract_on_a_converted_zipformer_equals_icefall(shared_dir: Path, tmp_path: Path) -> None:

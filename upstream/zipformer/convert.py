@@ -6,16 +6,19 @@ Source: icefall `egs/librispeech/SSL/zipformer` (`pretrain.py`, `zipformer.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from sslbench import config as configs
 from sslbench.convert.arguments import cnn_from_weights, count, integers, masked_unit_settings, shape
 from sslbench.convert.family import Converter, Imported
 from sslbench.convert.source import Source
 from sslbench.errors import SslbenchError
 from sslbench.upstream.zipformer.config import ZipformerConfig
 
+CONFIGS = Path(__file__).parent / "configs"
 _LISTS = {
     "downsampling_factor": "downsampling",
     "num_encoder_layers": "layers",
@@ -38,25 +41,44 @@ def recognises(source: Source) -> bool:
 
 def from_k2ssl(source: Source) -> Imported:
     """Settings from the checkpoint's arguments, else from the shapes; weights as they are."""
-    stated = _stated(source.settings)
-    shown = {**_from_weights(source.state), **stated}
+    measured = _from_weights(source.state)
+    stated = _stated(source.settings, len(measured["dims"]))
+    shown = {**measured, **stated}
     if "conv_layers" not in shown or "heads" not in shown:
         raise SslbenchError(
             f"{source.path}: its shapes are not those of k2SSL's models, so the number of heads and the "
             "CNN's strides cannot be told; give --model_config with icefall's arguments"
         )
-    shown.setdefault("normalize", False)
     assumed = {key: shown[key] for key in ("heads", "unmasked_dims", "normalize") if key not in stated}
     return Imported(shown, dict(source.state), assumed=assumed)
 
 
-def _stated(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _stated(arguments: Mapping[str, Any], stacks: int) -> dict[str, Any]:
     found = masked_unit_settings(arguments)
-    found |= {ours: integers(arguments[theirs]) for theirs, ours in _LISTS.items() if theirs in arguments}
-    found |= {key: integers(arguments[key])[0] for key in _NUMBERS if key in arguments}
+    for theirs, ours in _LISTS.items():
+        if theirs in arguments:
+            values = integers(arguments[theirs])
+            found[ours] = values * stacks if len(values) == 1 else values  # icefall's short form
+    found |= {key: _one(key, arguments[key]) for key in _NUMBERS if key in arguments}
     if "pos_dim" in arguments:
         found["pos_dim"] = int(arguments["pos_dim"])
     return found
+
+
+def _one(key: str, value: Any) -> int:
+    """The width that all stacks have. Raises `SslbenchError` where they differ."""
+    values = integers(value)
+    if len(set(values)) != 1:
+        raise SslbenchError(
+            f"convert: {key} {value!r} differs between stacks; this family has one for all of them"
+        )
+    return values[0]
+
+
+def _published() -> list[ZipformerConfig]:
+    """k2SSL's two models, for what their weights do not show."""
+    names = ("zipformer_base", "zipformer_large")
+    return [configs.load(ZipformerConfig, CONFIGS / f"{name}.yaml") for name in names]
 
 
 def _from_weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -69,8 +91,9 @@ def _from_weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
         found[name] = [stack[name] for stack in stacks]
     if not all(found["heads"]):
         del found["heads"]
-    known = ZipformerConfig()
-    found["unmasked_dims"] = list(known.unmasked_dims if found["dims"] == known.dims else found["dims"])
+    known = next((preset for preset in _published() if preset.dims == found["dims"]), None)
+    found["unmasked_dims"] = list(known.unmasked_dims if known else found["dims"])
+    found["normalize"] = known is not None and known.normalize
     position = "encoder.encoders.0.layers.0.self_attn_weights.linear_pos.weight"
     found["pos_dim"] = shape(state, position)[1]
     head = state.get("final_proj.weight")
