@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -82,20 +81,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _print_table(name: str, weights: str, points: Sequence[object], mended: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from sslbench.report.terminal import print_table
 
-    table = Table(title=f"{name} ({weights} weights)")
-    for column in ("point", "", "measured", "limit", "what was measured"):
-        table.add_column(column, overflow="fold")
+    lines = []
     for point in points:
         row = vars(point)
-        mark = "[green]ok[/]" if row["ok"] else "[red]BREACH[/]"
-        table.add_row(row["name"], mark, _short(row["measured"]), _short(row["limit"]), row["note"])
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
+        verdict = "ok" if row["ok"] else "BREACH"
+        lines.append([row["name"], verdict, _short(row["measured"]), _short(row["limit"]), row["note"]])
+    header = ["point", "", "measured", "limit", "what was measured"]
+    print_table(f"{name} ({weights} weights)", header, lines, text_columns=5)
     if mended:
-        console.print("Judged as it is; when an evaluation loads it, missing frames repeat the last one.")
+        print("Judged as it is; when an evaluation loads it, missing frames repeat the last one.")
 
 
 def _short(value: float | str) -> str:

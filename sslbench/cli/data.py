@@ -182,21 +182,16 @@ def _audit(args: argparse.Namespace) -> int:
 
 
 def _print_table(folder: Path, facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from sslbench.data.manifests import SKIPPED_FILE, SUFFIX, read_rows
+    from sslbench.report.terminal import print_table
 
-    kind = "synthetic" if facts["synthetic"] else "real"
-    table = Table(title=f"{facts['corpus']} ({kind})", title_justify="left")
-    table.add_column("split")
-    for column in ("cuts", "hours", "speakers", "sha256"):
-        table.add_column(column, justify="right")
+    lines = []
     for split, entry in facts["splits"].items():
         rows = read_rows(folder / (split + SUFFIX))
         speakers = {s.get("speaker") for row in rows for s in row.get("supervisions", [])} - {None}
         hours, digest = f"{entry['hours']:.3f}", entry["sha256"][:12]
-        table.add_row(split, str(entry["cuts"]), hours, str(len(speakers)), digest)
-    Console().print(table)
+        lines.append([split, str(entry["cuts"]), hours, str(len(speakers)), digest])
+    kind = "synthetic" if facts["synthetic"] else "real"
+    print_table(f"{facts['corpus']} ({kind})", ["split", "cuts", "hours", "speakers", "sha256"], lines)
     if facts["skipped"]:
         print(f"{facts['skipped']} recordings left out: {folder / SKIPPED_FILE}")

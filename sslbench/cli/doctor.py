@@ -135,11 +135,7 @@ def _disk() -> Finding:
 
 
 def _print_table(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from sslbench.report.terminal import print_table
 
-    colours = {"ok": "green", "differs": "yellow", "missing": "red", "optional": "dim"}
-    table = Table("what", "state", "found", "advice")
-    for f in findings:
-        table.add_row(f.name, f"[{colours[f.state]}]{f.state}[/]", f.found, f.advice)
-    Console().print(table)
+    lines = [[f.name, f.state, f.found, f.advice] for f in findings]
+    print_table("", ["what", "state", "found", "advice"], lines, text_columns=4)

@@ -66,12 +66,9 @@ def _recipes() -> list[dict[str, Any]]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from sslbench.report.terminal import print_table
 
-    table = Table()
-    for key in rows[0]:
-        table.add_column(key)
-    for row in rows:
-        table.add_row(*(("yes" if v else "no") if isinstance(v, bool) else str(v) for v in row.values()))
-    Console().print(table)
+    lines = [
+        [("yes" if v else "no") if isinstance(v, bool) else str(v) for v in row.values()] for row in rows
+    ]
+    print_table("", list(rows[0]), lines, text_columns=len(rows[0]))
