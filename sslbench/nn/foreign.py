@@ -12,6 +12,7 @@ from sslbench.errors import SslbenchError
 
 # s3prl's own S3PRLUpstream pads clips below 0.05 s up to that (nn/upstream.py: MIN_SECOND)
 MIN_SAMPLES = 800
+TOLERABLE_FRAMES = 5
 
 
 class ForeignUpstream(nn.Module):
@@ -58,6 +59,9 @@ class ForeignUpstream(nn.Module):
         Returns:
             `hidden_states`: list of (B, ceil(max T / stride), D), zero beyond each clip's
             ceil(T/stride) frames; missing frames repeat the last one, as in `S3PRLUpstream`.
+
+        Raises:
+            SslbenchError: no clip, an empty one, or frames that do not fit the downsample rate.
         """
         if not wavs or min(len(wav) for wav in wavs) == 0:
             raise SslbenchError("an upstream needs at least one clip, and no clip may be empty")
@@ -67,11 +71,26 @@ class ForeignUpstream(nn.Module):
         padded = [nn.functional.pad(wav, (0, max(0, MIN_SAMPLES - len(wav)))) for wav in wavs]
         groups = [[wav] for wav in padded] if self._alone else [padded]
         batches = [self.expert(group)["hidden_states"] for group in groups]
+        for group, batch in zip(groups, batches, strict=True):
+            check_frames(max(map(len, group)), batch[0].shape[1], self.get_downsample_rates())
         states = [
             _join([_fit(batch[layer], max(lens)) for batch in batches], lens)
             for layer in range(len(batches[0]))
         ]
         return {"hidden_states": states, "last_hidden_state": states[-1]}
+
+
+def check_frames(samples: int, frames: int, stride: int) -> None:
+    """Raise `SslbenchError` when frames differ from round(samples / stride) by 5 or more.
+
+    Cutting or repeating so many would hide a wrong downsample rate (s3prl/upstream/interfaces.py, `tolist`,
+    has the same limit).
+    """
+    if abs(frames - round(samples / stride)) >= TOLERABLE_FRAMES:
+        raise SslbenchError(
+            f"upstream: gives {frames} frames for {samples} samples, where its downsample rate {stride} says "
+            f"{round(samples / stride)}; mend its get_downsample_rates"
+        )
 
 
 def _fit(states: torch.Tensor, frames: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.errors import SslbenchError
+from sslbench.nn.foreign import check_frames
 
 
 class Encoder:
@@ -29,18 +30,20 @@ class Encoder:
             precision: "bf16" runs it under autocast; features stay float32.
 
         Raises:
-            SslbenchError: its layers differ in shape.
+            SslbenchError: its layers differ in shape, or its frames do not fit its downsample rate.
         """
         self.upstream = upstream.to(device).eval().requires_grad_(False)
         self.device, self.precision = device, precision
         rate: Any = upstream.get_downsample_rates
         self.stride = int(rate("hidden_states"))
-        probe = self._states([torch.zeros(SAMPLE_RATE_HZ // 2)])
+        noise = torch.randn(SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(0)) * 0.1
+        probe = self._states([noise])
         shapes = {tuple(state.shape) for state in probe}
         if len(shapes) != 1:
             raise SslbenchError(
                 f"upstream: its layers differ in shape ({sorted(shapes)}); see 'sslbench check UPSTREAM'"
             )
+        check_frames(SAMPLE_RATE_HZ, probe[0].shape[1], self.stride)
         self.layers, self.dim = len(probe), int(probe[0].shape[-1])
 
     def num_frames(self, num_samples: int) -> int:
@@ -50,6 +53,7 @@ class Encoder:
     def encode(self, wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """(L, F, D) float32 on the CPU for each (T,) clip."""
         states = torch.stack(self._states(list(wavs))).float().cpu()  # (L, B, F, D)
+        check_frames(max(map(len, wavs)), states.shape[2], self.stride)
         if not bool(torch.isfinite(states).all()):
             raise SslbenchError("upstream: gives values that are not finite; check its checkpoint")
         return [states[:, i, : self.num_frames(len(wav))] for i, wav in enumerate(wavs)]
