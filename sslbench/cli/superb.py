@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         "--early_stop", action="store_true",
         help="stop rates whose best dev score is behind the leader's at a quarter of the steps so far",
     )  # fmt: skip
+    run.add_argument(
+        "--random_weights", action="store_true", help="tier full may run on random weights, as a baseline"
+    )
     run.add_argument("--jobs", type=int, default=1, help="tasks at a time, each in a process of its own")
     run.add_argument("--num_shards", type=int, default=1, help="for job arrays: split the tasks in so many")
     run.add_argument("--shard", type=int, default=0, help="which of them to run, from 0")
@@ -141,6 +144,7 @@ def _run_one(
     settings = ProbeSettings(
         _root(name, args.data, roots), args.out, args.results, args.tier, args.seed, _rates(args.lrs),
         args.cache_gb, args.keep_cache, device, args.precision, args.cache_precision, args.early_stop,
+        args.random_weights,
     )  # fmt: skip
     task, named = load_task(name, args.tier), Named(args.upstream, args.system or args.upstream)
     with only_one(args.out / (name if args.engine == "sslbench" else f"{name}.s3prl")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,8 @@ class ProbeSettings:
     """Of frame features on disk; the row says so. Means are always float32."""
     early_stop: bool = False
     """Stop hopeless learning rates (see `Protocol.early_stop`)."""
+    random_weights: bool = False
+    """Tier full may run on random weights: a baseline."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def run_task(
     run = RunDir(settings.exp / task.name)
     plan = make_plan(task, settings.data, settings.seed)
     upstream = load()
+    check_weights(named, upstream, settings)
     encoder = Encoder(upstream, settings.device, settings.precision)
     task.stride = encoder.stride
     grid = _grid(task, encoder)
@@ -105,6 +109,18 @@ def run_task(
     if not settings.keep_cache:
         run.drop_cache()
     return task_row(task, run, scored, upstream, named, settings, known, plan)
+
+
+def check_weights(named: Named, upstream: nn.Module, settings: ProbeSettings) -> None:
+    """Say whose weights these are. Raises `SslbenchError` for random ones that nobody asked for at tier full:
+    s3prl's upstreams are built with such where their checkpoint cannot be fetched."""
+    weights, sha256 = getattr(upstream, "weights", "random"), getattr(upstream, "weights_sha256", None)
+    print(f"weights: {weights}{f' ({sha256[:12]})' if sha256 else ''}", file=sys.stderr, flush=True)
+    if weights == "random" and settings.tier == "full" and not settings.random_weights:
+        raise SslbenchError(
+            f"{named.upstream}: has random weights; give --ckpt (or let its own be fetched), or say "
+            "--random_weights for a baseline at tier full"
+        )
 
 
 def _grid(task: ProbeTask, encoder: Encoder) -> list[float]:

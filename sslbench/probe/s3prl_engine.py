@@ -27,7 +27,7 @@ from sslbench.probe.encoder import Encoder
 from sslbench.probe.files import test_split
 from sslbench.probe.plan import audio_digest, identity, make_plan
 from sslbench.probe.rundir import write_predictions
-from sslbench.probe.runner import Named, ProbeSettings, upstream_loader
+from sslbench.probe.runner import Named, ProbeSettings, check_weights, upstream_loader
 from sslbench.probe.submit import OwnFormat
 from sslbench.probe.task import Prediction, ProbeTask
 from sslbench.report.schema import Data, ResultRow, Search
@@ -80,6 +80,7 @@ def run_task_s3prl(
     task.protocol = replace(task.protocol, lr_grid=[lr])
     plan = make_plan(task, settings.data, settings.seed)
     upstream = upstream_loader(named.upstream, ckpt)()
+    check_weights(named, upstream, settings)
     encoder = Encoder(upstream, settings.device)
     task.stride = encoder.stride
     known = identity(task, plan, audio_digest(plan.examples), [lr])

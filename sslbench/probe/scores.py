@@ -231,6 +231,7 @@ def _row_problems(task: BoardTask, row: ResultRow) -> Sequence[str]:
     n = row.metrics[next(iter(row.metrics))].n
     checks = (
         (row.tier == "full", f"is of tier {row.tier}, not full"),
+        (row.weights != "random", "has random weights"),
         (not row.data.synthetic, "was measured on synthetic speech"),
         (
             row.data.corpus in official.corpora,

@@ -14,6 +14,7 @@ from probe_fakes import Spectral, make_clip, make_corpus
 from sslbench.data.loading import read_cut
 from sslbench.data.manifests import write_corpus
 from sslbench.errors import SslbenchError
+from sslbench.nn.foreign import ForeignUpstream
 from sslbench.probe.batching import batches
 from sslbench.probe.encoder import Encoder
 from sslbench.probe.model import Probe, WeightedSum
@@ -257,6 +258,30 @@ def test_layers_of_different_shape_are_refused() -> None:
     }
     with pytest.raises(SslbenchError, match="differ in shape"):
         Encoder(upstream)
+
+
+@pytest.mark.parametrize("rate", [160, 300, 360])
+def test_a_wrong_downsample_rate_is_refused(rate: int) -> None:
+    upstream = Spectral()
+    assert len(ForeignUpstream(upstream, "none")([torch.randn(16_000)])["hidden_states"]) == 2
+    upstream.get_downsample_rates = lambda key: rate  # type: ignore[method-assign]
+    with pytest.raises(SslbenchError, match=rf"gives \d+ frames for \d+ samples, .* rate {rate} says"):
+        Encoder(upstream) if rate == 160 else Encoder(upstream).encode([torch.randn(32_000)])
+    with pytest.raises(SslbenchError, match=r"mend its get_downsample_rates"):
+        ForeignUpstream(upstream, "none")([torch.randn(64_000)])
+
+
+def test_random_weights_are_said_and_refused_at_full(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upstream = Spectral()
+    upstream.weights = "random"
+    with pytest.raises(SslbenchError, match=r"fake: has random weights; .* --random_weights"):
+        run(short_task("sid"), upstream, settings(corpus, tmp_path, tier="full"))
+    assert "weights: random" in capsys.readouterr().err
+    assert run(short_task("sid"), upstream, settings(corpus, tmp_path)).weights == "random"
+    how = settings(corpus, tmp_path / "asked", tier="full", random_weights=True)
+    assert run(short_task("sid"), upstream, how).weights == "random"
 
 
 def test_upstream_is_frozen_in_true_eval() -> None:

@@ -123,6 +123,8 @@ def test_a_score_needs_ten_full_rows_on_official_data() -> None:
     ]
     short = official | {"asr": superb_row(BOARD, "asr", n=12)}
     assert why_not_official(BOARD, "paper-10", short) == ["asr covers 12 of the 2620 clips of its test set"]
+    untrained = official | {"ks": superb_row(BOARD, "ks").model_copy(update={"weights": "random"})}
+    assert why_not_official(BOARD, "paper-10", untrained) == ["ks has random weights"]
     part = {t: row for t, row in official.items() if t not in ("sd", "qbe")}
     assert why_not_official(BOARD, "paper-10", part) == ["qbe is missing", "sd is missing"]
     assert "st is missing" in why_not_official(BOARD, "public-10", official)
