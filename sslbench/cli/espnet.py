@@ -21,6 +21,7 @@ path_or_url is the upstream's checkpoint; extra_conf: {frozen: false} beside it 
 
 EPILOG = """examples:
   sslbench espnet export data/mini/test-clean.jsonl.gz data/kaldi/test
+  sslbench espnet export data/mini/train-10min.jsonl.gz data/kaldi/train --speeds 0.9 1.1
   sslbench espnet export units/train.jsonl.gz data/kaldi/train_units --labels units
   sslbench espnet asr_train --config train.yaml --output_dir exp ...
   sslbench espnet asr --upstream zipformer --ckpt exp/upstream --train T.jsonl.gz --dev D.jsonl.gz \\
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     if args.what == "export":
         from sslbench.integrations.espnet.export import export
 
-        done = export(args.manifest, args.out_dir, args.labels)
+        done = export(args.manifest, args.out_dir, args.labels, tuple(args.speeds))
         print(
             f"{args.out_dir}: {done.utterances} utterances, samples saved for {done.saved_audio}, "
             f"{done.skipped} skipped"
@@ -93,6 +94,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     out.add_argument("out_dir", help="receives wav.scp, text, utt2spk, spk2utt")
     out.add_argument(
         "--labels", choices=("text", "units"), default="text", help="what text holds (units: for ssl_train)"
+    )
+    out.add_argument(
+        "--speeds", type=float, nargs="*", default=(), help="also write copies at these speeds (0.9 1.1)"
     )
     asr = verbs.add_parser("asr", help="export, collect stats, train, decode, score, result row")
     asr.add_argument("--upstream", required=True, help="registered name, or any name of s3prl")

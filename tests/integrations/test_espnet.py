@@ -120,6 +120,20 @@ def test_speed_perturbed_copies_join_the_originals(tmp_path) -> None:
     assert set(table(tmp_path / "out" / "text").values()) == {"SAID A-1"}
 
 
+def test_an_export_that_was_interrupted_keeps_what_it_saved(tmp_path) -> None:
+    cut = make_cut(tmp_path, "a-1", "a", rate=8000)
+    write_manifest([cut], tmp_path / "cuts.jsonl.gz")
+    export(tmp_path / "cuts.jsonl.gz", tmp_path / "out")
+    wav = tmp_path / "out" / "wav" / "a-1.wav"
+    wav.write_bytes(b"kept")
+    assert export(tmp_path / "cuts.jsonl.gz", tmp_path / "out").saved_audio == 1
+    assert wav.read_bytes() == b"kept"
+    cut.duration = cut.supervisions[0].duration = 0.5  # other samples by the same name
+    write_manifest([cut], tmp_path / "cuts.jsonl.gz")
+    export(tmp_path / "cuts.jsonl.gz", tmp_path / "out")
+    assert soundfile.info(wav).frames == 8000
+
+
 def test_units_are_cut_to_the_frames_of_espnets_front_end(tmp_path) -> None:
     cut = make_cut(tmp_path, "a-1", "a")
     cut.custom = {"kmeans": " ".join(map(str, range(50)))}

@@ -6,13 +6,15 @@ changes are lost or become shell pipes that ESPnet cannot open. Here such cuts a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sslbench.errors import AudioError, SslbenchError
-from sslbench.io import atomic_path, write_text
+from sslbench.io import atomic_path, read_json, write_json, write_jsonl, write_text
+from sslbench.progress import Progress
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 16_000
 CNN_WINDOW, CNN_STRIDE = 400, 320  # samples
 SLACK_S = 0.01  # manifests round times
+CUTS = "utt2cut.jsonl"
+
+
+class _Row(NamedTuple):
+    wav: str
+    text: str
+    speaker: str
+    cut: str
+    """Of the manifest."""
 
 
 @dataclass(frozen=True)
@@ -39,54 +50,86 @@ def export(
     folder: Path | str,
     labels: Literal["text", "units"] = "text",
     speeds: Sequence[float] = (),
+    keep_silent: bool = False,
 ) -> Exported:
-    """Write one Kaldi-style data folder.
+    """Write one Kaldi-style data folder. Audio that an earlier, interrupted export of the same saved is kept.
 
     Args:
         manifest: lhotse cuts with a transcript each; a cut with several supervisions is split.
         folder: receives wav.scp, text, utt2spk, spk2utt (sorted bytewise, as Kaldi's tools want), `wav/`
-            where samples had to be saved, and `skipped.jsonl` where audio could not be used.
+            where samples had to be saved, `skipped.jsonl` where audio could not be used, and `utt2cut.jsonl`:
+            the manifest's cut of every utterance.
         labels: what `text` holds: transcripts, or the units of the whole cut (from `sslbench units apply`)
             for `ssl_train`, one per frame of the wav2vec 2.0 CNN.
         speeds: factors of copies at another speed, added to the originals.
+        keep_silent: also write utterances with an empty transcript, from which ESPnet cannot learn.
 
     Raises:
         SslbenchError: no usable utterance, an id that comes twice or holds white space, too much bad audio.
     """
     from sslbench.data.loading import SkipLog
-    from sslbench.data.manifests import open_manifest
+    from sslbench.data.manifests import describe, open_manifest
 
-    folder = Path(folder)
+    folder, about = Path(folder), describe(manifest)
+    again = _claim_audio(folder, {"manifest": about.sha256, "labels": labels, "speeds": list(speeds)})
     skips = SkipLog(folder / "skipped.jsonl")
-    rows: dict[str, tuple[str, str, str]] = {}  # id -> wav, text, speaker
+    rows: dict[str, _Row] = {}
     saved = 0
-    for whole in open_manifest(manifest):
-        variants = [] if labels == "units" else [whole, *(whole.perturb_speed(speed) for speed in speeds)]
-        plain = [cut for variant in variants for cut in _utterances(variant, skips)]
-        for cut in [whole] if labels == "units" else plain:
-            skips.saw(1)
-            speaker = (cut.supervisions[0].speaker if cut.supervisions else None) or cut.id
-            identifier = utterance_id(cut.id, speaker)
-            if identifier in rows:
-                raise SslbenchError(f"{manifest}: utterance {identifier!r} comes twice")
-            text = _units(cut) if labels == "units" else " ".join((cut.supervisions[0].text or "").split())
-            if not text:
-                skips.add(cut.id, "too short" if labels == "units" else "no transcript")
-                continue
-            try:
-                source = _plain_file(cut)
-                if source is None:
-                    source = _save(cut, folder / "wav" / f"{identifier}.wav")
-                    saved += 1
-            except AudioError as error:
-                skips.add(cut.id, str(error))
-                continue
-            rows[identifier] = (str(source.resolve()), text, speaker)
+    with Progress(f"export {Path(manifest).name}", about.cuts) as progress:
+        for whole in open_manifest(manifest):
+            for cut in _pieces(whole, labels, speeds, skips):
+                skips.saw(1)
+                speaker = (cut.supervisions[0].speaker if cut.supervisions else None) or cut.id
+                identifier = utterance_id(cut.id, speaker)
+                if identifier in rows:
+                    raise SslbenchError(f"{manifest}: utterance {identifier!r} comes twice")
+                text = (
+                    _units(cut) if labels == "units" else " ".join((cut.supervisions[0].text or "").split())
+                )
+                if not text and not keep_silent:
+                    skips.add(cut.id, "too short" if labels == "units" else "no transcript")
+                    continue
+                try:
+                    source, is_copy = _audio(cut, folder / "wav" / f"{identifier}.wav", again)
+                except AudioError as error:
+                    skips.add(cut.id, str(error))
+                    continue
+                saved += is_copy
+                rows[identifier] = _Row(str(source.resolve()), text, speaker, whole.id)
+            progress.advance()
     skips.check()
     if not rows:
         raise SslbenchError(f"{manifest}: holds no utterance with audio and transcript")
     _write_tables(folder, rows)
     return Exported(len(rows), saved, skips.count)
+
+
+def _claim_audio(folder: Path, made_from: dict[str, Any]) -> bool:
+    """Whether the audio files in a folder are of an export like this one; from now on they are."""
+    path = folder / "export.json"
+    if path.is_file() and read_json(path) == made_from:
+        return True
+    shutil.rmtree(
+        folder / "wav", ignore_errors=True
+    )  # of other audio, which this one must not take for its own
+    write_json(path, made_from)
+    return False
+
+
+def _pieces(whole: Cut, labels: str, speeds: Sequence[float], skips: SkipLog) -> list[Cut]:
+    """The utterances of a cut of the manifest."""
+    if labels == "units":
+        return [whole]
+    variants = [whole, *(whole.perturb_speed(speed) for speed in speeds)]
+    return [cut for variant in variants for cut in _utterances(variant, skips)]
+
+
+def _audio(cut: Cut, path: Path, again: bool) -> tuple[Path, bool]:
+    """The file with exactly the cut's samples, and whether it is a copy at `path`. Raises `AudioError`."""
+    if again and path.is_file():
+        return path, True
+    source = _plain_file(cut)
+    return (_save(cut, path), True) if source is None else (source, False)
 
 
 def utterance_id(cut_id: str, speaker: str) -> str:
@@ -160,15 +203,16 @@ def _save(cut: Cut, path: Path) -> Path:
     return path
 
 
-def _write_tables(folder: Path, rows: dict[str, tuple[str, str, str]]) -> None:
+def _write_tables(folder: Path, rows: dict[str, _Row]) -> None:
     order = sorted(rows, key=str.encode)
     spoken: dict[str, list[str]] = {}
     for identifier in order:
-        spoken.setdefault(rows[identifier][2], []).append(identifier)
+        spoken.setdefault(rows[identifier].speaker, []).append(identifier)
     speakers = sorted(spoken, key=str.encode)
-    _write_table(folder / "wav.scp", [(i, rows[i][0]) for i in order])
-    _write_table(folder / "text", [(i, rows[i][1]) for i in order])
-    _write_table(folder / "utt2spk", [(i, rows[i][2]) for i in order])
+    write_jsonl(folder / CUTS, [{"id": identifier, "cut": row.cut} for identifier, row in rows.items()])
+    _write_table(folder / "wav.scp", [(i, rows[i].wav) for i in order])
+    _write_table(folder / "text", [(i, rows[i].text) for i in order])
+    _write_table(folder / "utt2spk", [(i, rows[i].speaker) for i in order])
     _write_table(folder / "spk2utt", [(s, " ".join(spoken[s])) for s in speakers])
 
 
