@@ -15,13 +15,16 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_bench.families import flops_by_family, seconds_by_family
 from model_bench.subjects import MATMUL, Subject, build
+from sslbench.nn import transformer
 from sslbench.profile.memory import status_bytes
 from sslbench.profile.operators import FORMULAS
 from sslbench.profile.workload import Workload
@@ -120,8 +123,9 @@ class Worker:
     def _counter(self, step: Callable[[], object]) -> FlopCounterMode:
         """FLOPs of a step: products and convolutions, forward and backward, nothing twice."""
         counter = FlopCounterMode(display=False, custom_mapping=STEP_FORMULAS)
-        # Taken apart, attention is counted without the products that its fused backward computes again.
-        with sdpa_kernel(SDPBackend.MATH), counter:
+        # Taken apart, attention is counted without the products that its backward computes again.
+        apart = patch.object(transformer, "attention", F.scaled_dot_product_attention)
+        with sdpa_kernel(SDPBackend.MATH), apart, counter:
             step()
         return counter
 

@@ -14,7 +14,9 @@ from sslbench.nn.dropout import attention, dropout, keep_mask
 def test_share_and_mean(p: float) -> None:
     torch.manual_seed(0)
     keep, factor = keep_mask(torch.Size([400_003]), p, torch.device("cpu"))
-    assert abs(float((~keep).float().mean()) - p) < 0.003
+    assert keep.dtype == torch.int8
+    assert set(keep.unique().tolist()) == {0, 1}
+    assert abs(float((keep == 0).float().mean()) - p) < 0.003
     assert factor == pytest.approx(1 / (1 - p), rel=1e-4)
     lag = (keep[1:] != keep[:-1]).float().mean()  # neighbours share a draw, but are independent
     assert abs(float(lag) - 2 * p * (1 - p)) < 0.005
@@ -44,8 +46,10 @@ def test_attention_equals_its_parts(monkeypatch: pytest.MonkeyPatch, padded: boo
     q, k, v = (torch.randn(2, 3, 7, 4, requires_grad=True) for _ in range(3))
     key_mask = torch.ones(2, 1, 1, 7, dtype=torch.bool)
     key_mask[1, :, :, 5:] = not padded
-    keep = torch.rand(2, 3, 7, 7) > 0.4
-    monkeypatch.setattr(module, "keep_mask", lambda shape, p, device: (keep, 2.0))
+    keep = (torch.rand(2, 3, 7, 7) > 0.4).to(torch.int8)
+    slices = iter([keep[0, :2], keep[0, 2:], keep[1, :2], keep[1, 2:]])
+    monkeypatch.setattr(module, "SLICE_SCORES", 2 * 7 * 7)
+    monkeypatch.setattr(module, "keep_mask", lambda shape, p, device: (next(slices), 2.0))
     y = attention(q, k, v, key_mask if padded else None, 0.4)
     scores = (q @ k.transpose(2, 3) / 2).masked_fill(~key_mask, float("-inf"))
     parts = (scores.softmax(-1) * keep * 2.0) @ v
@@ -58,3 +62,4 @@ def test_attention_equals_its_parts(monkeypatch: pytest.MonkeyPatch, padded: boo
     ):
         torch.testing.assert_close(a, b)
     assert not torch.allclose(y, F.scaled_dot_product_attention(q, k, v))
+    assert y.transpose(1, 2).is_contiguous()  # what the next projection reads
