@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sslbench.cli._parser import Parser
 from sslbench.errors import SslbenchError
 
 EPILOG = """examples:
@@ -19,7 +20,7 @@ The page (report/index.html) is one file without scripts or links to other hosts
 
 def parser() -> argparse.ArgumentParser:
     """The verb's options."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog="sslbench report",
         description="Make an offline page and tables from result rows.",
         epilog=EPILOG,
@@ -66,19 +67,24 @@ def main(argv: list[str]) -> None:
 
 def _watch(chosen: argparse.Namespace) -> None:
     """Rebuild for as long as the user looks; rows and logs that are being written are read as they are."""
+    import math
     import time
 
+    from sslbench.report import html
     from sslbench.report.build import build
     from sslbench.report.dashboard import dashboard
     from sslbench.report.schema import ResultRow
 
+    if not (math.isfinite(chosen.watch) and chosen.watch > 0):
+        raise SslbenchError(f"report: --watch must be above 0 seconds, not {chosen.watch:g}")
+    html.check_libraries()
     while True:
         rows: list[ResultRow] = []
         try:
             content, _ = build(chosen.results, chosen.out, chosen.runs, chosen.results_md)
             rows = content.rows
             said = f"{len(content.rows)} rows, {len(content.curves)} curves -> {chosen.out / 'index.html'}"
-        except SslbenchError as error:  # before the first row there is nothing to show yet
+        except (SslbenchError, OSError) as error:  # before the first row there is nothing to show yet
             said = f"waiting: {error}"
         lines = dashboard(rows, chosen.runs)
         print(

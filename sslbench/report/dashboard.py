@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslbench.errors import CorruptFileError, SslbenchError
+from sslbench.errors import SslbenchError
 from sslbench.io import read_json, read_jsonl, read_yaml
+from sslbench.probe import rundir
 from sslbench.progress import clock
 from sslbench.report.curves import LOG
 from sslbench.report.schema import ResultRow
 
 SILENT_S = 600.0
 """A run that has written nothing for so long is taken for stopped."""
-GRID = "run.json"
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,28 @@ def dashboard(
 
 
 def _unfinished(root: Path, now: float) -> Iterator[Run]:
-    for path in sorted([*root.rglob(LOG), *root.rglob(GRID)]):
+    for path in _below(root, LOG) + _below(root, rundir.RUN):
         run = path.parent
         inside = run.relative_to(root).parts
-        system, name = (inside[0], inside[-1]) if len(inside) > 1 else (root.resolve().name, run.name)
+        system, name = (
+            (inside[0], inside[-1]) if len(inside) > 1 else (root.resolve().name, run.resolve().name)
+        )
         try:
-            counted = _grid(run) if path.name == GRID else _steps(run)
-        except (OSError, SslbenchError, CorruptFileError, KeyError, TypeError, ValueError):
-            continue  # half written; the next look will find it whole
+            counted = _grid(run) if path.name == rundir.RUN else _steps(run)
+            newest = max((file.stat().st_mtime for file in run.rglob("*") if file.is_file()), default=0.0)
+        except (OSError, SslbenchError, KeyError, TypeError, ValueError):
+            continue  # half written, or removed meanwhile; the next look will find it whole
         if counted is None:
             continue
         done, total, unit, left_s = counted
-        newest = max(file.stat().st_mtime for file in run.rglob("*") if file.is_file())
         yield Run(system, name, done, total, unit, left_s, now - newest < SILENT_S)
+
+
+def _below(root: Path, name: str) -> list[Path]:
+    try:
+        return sorted(root.rglob(name))
+    except OSError:  # a folder was removed meanwhile
+        return []
 
 
 def _steps(run: Path) -> tuple[int, int, str, float | None] | None:
@@ -98,6 +107,7 @@ def _steps(run: Path) -> tuple[int, int, str, float | None] | None:
 
 def _grid(run: Path) -> tuple[int, int, str, float | None] | None:
     """A probe: trained points of its grid; None when all are."""
-    facts = read_json(run / GRID)["facts"]
-    done, total = len(list(run.rglob("done.json"))), len(facts["lr_grid"]) * len(facts["folds"])
+    facts = read_json(run / rundir.RUN)["facts"]
+    total = len(facts["lr_grid"]) * len(facts.get("folds", [""]))
+    done = len(list(run.rglob(rundir.DONE)))
     return None if done >= total else (done, total, "grid points", None)

@@ -15,13 +15,20 @@ from sslbench.report.strips import strips
 NEEDS = "the page needs jinja2 and matplotlib; install them with: pip install 'sslbench[report]'"
 
 
-def page(content: Content) -> str:
-    """Render the HTML. Raises `SslbenchError` when jinja2 or matplotlib is missing."""
+def check_libraries() -> None:
+    """Raise `SslbenchError` when jinja2 or matplotlib is missing."""
     try:
-        import jinja2
-        import matplotlib  # noqa: F401 (asked for here, so that the message can name it)
+        import jinja2  # noqa: F401 (asked for here, so that the message can name it)
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise SslbenchError(f"report: {NEEDS} ({error})") from None
+
+
+def page(content: Content) -> str:
+    """Render the HTML. Raises `SslbenchError` when jinja2 or matplotlib is missing."""
+    check_libraries()
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sslbench.report", "templates"),
         autoescape=True,

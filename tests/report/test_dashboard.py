@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import fake_benchmark as fake
+import pytest
 
+from sslbench.cli import main
 from sslbench.report import store
 from sslbench.report.dashboard import SILENT_S, dashboard
 
@@ -48,9 +51,49 @@ def test_done_running_and_stopped_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
-def test_a_single_run_is_its_own_system_and_broken_ones_are_left_out(tmp_path: Path) -> None:
+def test_a_single_run_is_its_own_system_and_broken_ones_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training(tmp_path / "mine", 10, age_s=1)
     assert dashboard([], [tmp_path / "mine"], NOW) == ["mine  running mine 10/800 steps, left 6:35"]
+    monkeypatch.chdir(tmp_path / "mine")
+    assert dashboard([], ["."], NOW) == ["mine  running mine 10/800 steps, left 6:35"]
     write(tmp_path / "mine" / "config.yaml", "max_steps: [", 1)
     write(tmp_path / "other" / "log.jsonl", "", 1)
     assert dashboard([], [tmp_path], NOW) == []
+
+
+def test_files_that_vanish_while_they_are_counted_end_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path / "gone" / "pretrain", 10, age_s=1)
+    training(tmp_path / "kept" / "pretrain", 10, age_s=1)
+    stat = Path.stat
+
+    def vanishing(path: Path, **how: bool) -> os.stat_result:
+        if "gone" in path.parts and path.suffix == ".yaml":
+            raise FileNotFoundError(path)
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "is_file", lambda path: path.name != "DONE")
+    monkeypatch.setattr(Path, "stat", vanishing)
+    assert dashboard([], [tmp_path], NOW) == ["kept  running pretrain 10/800 steps, left 6:35"]
+
+
+def test_a_run_without_folds_has_one(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "sid" / "run.json", json.dumps({"facts": {"lr_grid": [0.1, 0.01]}}), 1)
+    assert dashboard([], [tmp_path], NOW) == ["a  running sid 0/2 grid points"]
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf"])
+def test_impossible_pauses_are_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "results", "--out", "out", "--watch", seconds]) == 2
+    assert "--watch must be above 0 seconds" in capsys.readouterr().err
+
+
+def test_a_missing_library_ends_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(["report", str(tmp_path), "--out", str(tmp_path), "--watch", "1"]) == 2
+    assert "pip install 'sslbench[report]'" in capsys.readouterr().err
