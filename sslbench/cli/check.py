@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from sslbench import registry
+from sslbench.cli._parser import Parser
 
 SMALL = 30_000_000  # parameters
 
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench check",
         description="Hold an upstream against the contract. Exit status 1 when a point is breached.",
         epilog=EPILOG,

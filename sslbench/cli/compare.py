@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sslbench.cli._parser import Parser
 from sslbench.errors import SslbenchError, did_you_mean
 
 EPILOG = """examples:
@@ -17,7 +18,7 @@ The first system named is the one that the others are tested against.
 
 def parser() -> argparse.ArgumentParser:
     """The verb's options."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog="sslbench compare",
         description="Result rows side by side, with paired tests where predictions exist.",
         epilog=EPILOG,

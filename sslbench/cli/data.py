@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sslbench.cli._parser import Parser
 from sslbench.errors import SslbenchError
 
 EXAMPLES = """examples:
@@ -55,7 +56,7 @@ lhotse reads the folder too: CutSet.from_shar(in_dir="data/shar/train").
 def main(argv: list[str]) -> int:
     """Run `prepare`, `show`, `audit` or `shar`. Returns the exit status: 1 when an audit finds faults."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench data", description="Corpora as lhotse manifests.", epilog=EXAMPLES, formatter_class=raw
     )
     verbs = parser.add_subparsers(dest="verb", required=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sslbench.cli._parser import Parser
+
 EXAMPLES = """examples:
   sslbench decode exp/asr --manifest data/test-clean.jsonl.gz --out exp/asr/hyp/test-clean.jsonl
   sslbench decode exp/asr --manifest data/test-clean.jsonl.gz --out hyp/beam.jsonl --beam 8
@@ -16,7 +18,7 @@ Texts appear in HYP.part as they are found; the same command again goes on where
 
 def main(argv: list[str]) -> None:
     """Transcribe one manifest."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench decode",
         description="Batched decoding with the weights of the best dev WER: greedy, beam search, or a word "
         "n-gram model; measures its speed.",

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sslbench.cli._parser import Parser
+
 EXAMPLES = """examples:
   sslbench doctor
   sslbench doctor --json
@@ -50,7 +52,7 @@ class Finding:
 
 def main(argv: list[str]) -> int:
     """Report the environment. Returns 1 when something the core needs is missing."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench doctor",
         description="What is installed, what is missing, how to get it.",
         epilog=EXAMPLES,

@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 
+from sslbench.cli._parser import Parser
 from sslbench.errors import SslbenchError
 
 DESCRIPTION = """ESPnet's own ASR with our upstreams, through its unmodified `frontend: s3prl`.
@@ -70,20 +71,13 @@ def _asr(args: argparse.Namespace) -> int:
     hypotheses = run(settings, args.stop_after)
     if args.stop_after != "score":
         return 0
-    row, path = write_row(settings, hypotheses, args.system, args.results, args.tier)
-    wer = row.metrics["wer"]
-    print(
-        f"WER {wer.value:.2f} % [{wer.low:.2f}, {wer.high:.2f}] of {wer.n} utterances ({row.weights} weights)"
-    )
-    print(f"hypotheses: {hypotheses}\nrow: {path}")
+    write_row(settings, hypotheses, args.system, args.results, args.tier)
     return 0
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="sslbench espnet", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw
-    )
+    parser = Parser(prog="sslbench espnet", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     verbs = parser.add_subparsers(
         dest="what", required=True, metavar="{asr_train,asr_inference,ssl_train,export,asr}"
     )

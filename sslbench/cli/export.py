@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sslbench.cli._parser import Parser
+
 EPILOG = """examples:
   sslbench export exp/zipformer --out exp/zipformer/upstream
   sslbench export exp/zipformer --out early --step 2000
@@ -15,7 +17,7 @@ EPILOG = """examples:
 
 def main(argv: list[str]) -> None:
     """Run the verb."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench export",
         description="Write a run's weights (averaged, where it kept an average) as an upstream checkpoint.",
         epilog=EPILOG,

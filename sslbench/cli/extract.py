@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sslbench.cli._parser import Parser
 from sslbench.errors import AudioError, SslbenchError
 
 EPILOG = """examples:
@@ -66,7 +67,7 @@ def _array_names(paths: list[str]) -> list[str]:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench extract",
         description="Every layer's features, as arrays NAME.layer00, NAME.layer01, … (frames, dims).",
         epilog=EPILOG,

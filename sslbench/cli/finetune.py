@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
+from sslbench.cli._parser import Parser
 from sslbench.cli.score import add_row_arguments, row_options
 
 EXAMPLES = """examples:
@@ -28,7 +27,7 @@ The same command again goes on where it stopped, or skips what is done. Several 
 def main(argv: list[str]) -> None:
     """Train, then test where a test manifest is given."""
     # the test's flags are taken out first; all others are fields of the configuration
-    tests = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    tests = Parser(add_help=False)
     tests.add_argument("--test_manifest", help="transcribed and scored after training")
     add_row_arguments(tests)
     args, rest = tests.parse_known_args(argv)

@@ -6,6 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from sslbench.cli._parser import Parser
 from sslbench.errors import SslbenchError
 
 EPILOG = """examples:
@@ -22,7 +23,7 @@ is up, saves a checkpoint and queues itself again; the same command goes on from
 
 def parser() -> argparse.ArgumentParser:
     """The verb's options."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog="sslbench launch",
         description="Run an sslbench verb here, through Slurm or over ssh, one process per GPU.",
         epilog=EPILOG,

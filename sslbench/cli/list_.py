@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslbench import registry
+from sslbench.cli._parser import Parser
 
 EXAMPLES = """examples:
   sslbench list upstreams
@@ -18,7 +19,7 @@ EXAMPLES = """examples:
 
 def main(argv: list[str]) -> None:
     """List names of one kind, as a table or JSON."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench list",
         description="What there is to name on the command line.",
         epilog=EXAMPLES,

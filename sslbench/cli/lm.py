@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sslbench.cli._parser import Parser
+
 EXAMPLES = """examples:
   sslbench lm data/train-clean-100.jsonl.gz --order 3 --out exp/3gram.arpa
   sslbench lm librispeech-lm-norm.txt --order 2 --out exp/2gram.arpa
@@ -14,7 +16,7 @@ For text beyond some million words, KenLM's lmplz is faster and makes the same k
 
 def main(argv: list[str]) -> None:
     """Estimate one model."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench lm",
         description="Interpolated Kneser-Ney n-grams of transcripts or text, as an ARPA file for "
         "'sslbench decode --lm'.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from sslbench.cli._parser import Parser
+
 EPILOG = """examples:
   sslbench plan egs/librispeech/ssl1/conf/pretrain_zipformer_base.yaml --gpus 8 --hours 960
   sslbench plan conf/pretrain.yaml --gpus 1 --batch_s 100 --json
@@ -17,7 +19,7 @@ holds for devices as fast as that one and leaves out communication and reading o
 
 def parser() -> argparse.ArgumentParser:
     """The verb's options."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog="sslbench plan",
         description="Predict updates, wall time, GPU-hours and memory of a pretraining run.",
         epilog=EPILOG,

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sslbench.cli._parser import Parser
 from sslbench.errors import SslbenchError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class _InOrder(argparse.Action):
 
 def parser() -> argparse.ArgumentParser:
     """The verb's options."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog="sslbench profile",
         description="Measure what upstreams cost; several are timed by turns in one run.",
         epilog=EPILOG,

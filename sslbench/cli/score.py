@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from sslbench.cli._parser import Parser
+
 if TYPE_CHECKING:
     from sslbench.finetune.rows import RowOptions
 
@@ -32,7 +34,7 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str]) -> None:
     """Score one hypothesis file."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench score",
         description="WER and CER (or PER) with counts, 95 % intervals over speakers, breakdowns by speaker "
         "and length, and aligned errors.",

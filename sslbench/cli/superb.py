@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslbench.cli import _superb_results as results
+from sslbench.cli._parser import Parser
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,9 +47,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     shape: dict[str, Any] = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(
-        prog="sslbench superb", description="SUPERB's tasks, frozen upstream.", **shape
-    )
+    parser = Parser(prog="sslbench superb", description="SUPERB's tasks, frozen upstream.", **shape)
     actions = parser.add_subparsers(dest="action", required=True)
     run = actions.add_parser("run", help="train the tasks' heads and score them", **shape)
     run.add_argument(

@@ -10,6 +10,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sslbench.cli._parser import Parser
+
 EXAMPLES = """examples:
   sslbench units fit --manifest data/train.jsonl.gz --feature mfcc --clusters 100 --out exp/units1
   sslbench units fit --manifest data/train.jsonl.gz --feature hubert_k2ssl:6 --ckpt exp/hubert \\
@@ -33,7 +35,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench units",
         description="k-means units: streaming fit, labels on cuts, purity and PNMI.",
         epilog=EXAMPLES,

@@ -10,6 +10,7 @@ import torch
 from official_layouts import speech_commands, tone
 from probe_fakes import Spectral, make_corpus
 
+from sslbench.cli import main
 from sslbench.errors import CorruptFileError, SslbenchError
 from sslbench.probe import shards
 from sslbench.probe.encoder import Encoder
@@ -132,3 +133,13 @@ def test_job_arrays_and_children() -> None:
         "--device",
         "cuda:1",
     ]
+
+
+def test_options_have_no_short_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    """A child of `superb run --job 3` would start children itself, without end."""
+    words = ["superb", "run", "--upstream", "fbank", "--tasks", "ks", "--out", "x", "--results", "x"]
+    with pytest.raises(SystemExit):
+        main([*words, "--job", "3"])
+    assert "unrecognized arguments: --job 3" in capsys.readouterr().err
+    assert main(["finetune", "--upstrea", "fbank"]) == 2
+    assert "unrecognized arguments: --upstrea" in capsys.readouterr().err
