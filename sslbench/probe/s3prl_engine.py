@@ -89,7 +89,8 @@ def run_task_s3prl(
     folder = (settings.exp / f"{task.name}.s3prl").resolve()
     filled = _filled(template.config, _values(task, template, settings, lr))
     write_text(folder / "config.yaml", yaml.safe_dump(filled, sort_keys=False))
-    seconds = _train_and_decode(template, named, settings, folder, root.resolve(), ckpt)
+    key = sha256_json([filled, known, str(ckpt), _version(root)])
+    seconds = _train_and_decode(template, named, settings, folder, root.resolve(), ckpt, key)
     (parts,) = plan.folds.values()
     rows = _answers(task, [plan.examples[n] for n in parts["test"]], folder / template.answers)
     write_predictions(folder / "test.jsonl", rows)
@@ -171,14 +172,14 @@ def _filled(value: Any, values: dict[str, Any]) -> Any:
 
 
 def _train_and_decode(
-    template: Template, named: Named, settings: ProbeSettings, folder: Path, root: Path, ckpt: Path | None
-) -> float:
-    """Run both; what an earlier run finished is not done again. Returns the seconds of both."""
+    template: Template, named: Named, settings: ProbeSettings, folder: Path, root: Path, ckpt: Path | None,
+    key: str,
+) -> float:  # fmt: skip
+    """Run both; what an earlier run with this key finished is not done again. Returns the seconds of both."""
     done = folder / "done.txt"
-    fingerprint = sha256_json([read_yaml(folder / "config.yaml"), named.upstream, str(ckpt), settings.seed])
     if done.is_file():
         stored, took_s = done.read_text(encoding="utf-8").split()
-        if stored == fingerprint:
+        if stored == key:
             return float(took_s)
         raise SslbenchError(f"{folder}: holds another run; use another --out, or remove it")
     started = time.monotonic()
@@ -196,7 +197,7 @@ def _train_and_decode(
         best = states[-1]
     _run(["-m", "evaluate", "-e", str(best), "-t", "test", "--device", settings.device], folder, root)
     seconds = time.monotonic() - started
-    write_text(done, f"{fingerprint} {seconds:.3f}\n")
+    write_text(done, f"{key} {seconds:.3f}\n")
     return seconds
 
 

@@ -82,6 +82,11 @@ def test_both_engines_are_in_one_table(
     stamp = train_log.stat().st_mtime_ns
     assert main([*words, "--engine", "s3prl", "--s3prl-root", str(root)]) == 0  # finished: not run again
     assert train_log.stat().st_mtime_ns == stamp
+    capsys.readouterr()
+    wav = data / "test" / "test0.wav"
+    soundfile.write(wav, 0.5 * soundfile.read(wav)[0], 16_000)  # another corpus under the same name
+    assert main([*words, "--engine", "s3prl", "--s3prl-root", str(root)]) == 2
+    assert "holds another run" in capsys.readouterr().err
 
 
 def test_wrong_roots_and_tasks_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
