@@ -12,6 +12,7 @@ import yaml
 
 from sslbench.report import numbers
 from sslbench.report.cautions import cautions
+from sslbench.report.markdown import code_and_machine, plain, table
 from sslbench.report.schema import ResultRow
 from sslbench.report.view import NOT_QUALITY, System
 
@@ -28,18 +29,33 @@ def model_card(system: System) -> str:
         "model-index": [{"name": system.name, "results": _results(rows)}],
     }
     parts = ["---", yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
-    parts += [f"# {system.name}", "", f"Upstream `{system.upstream}`, weights: {system.weights}.", ""]
+    about = f"Upstream {plain(system.upstream)}, weights: {plain(system.weights)}."
+    parts += [f"# {system.name}", "", about, ""]
     warned = cautions(rows)
-    parts += ["**Read this first.**", "", *(f"- {line}" for line in warned), ""] if warned else []
-    parts += ["| evaluation | data | metric | value [95 %] |", "|---|---|---|---:|"]
-    for row in rows:
-        for name, metric in row.metrics.items():
-            where = f"{row.data.corpus} {row.data.split}"
-            parts.append(f"| {row.evaluation} | {where} | {name} | {numbers.metric(metric)} |")
-    stamp = max(rows, key=lambda row: row.provenance.created_utc).provenance
-    commit = stamp.commit[:10] + (" with uncommitted changes" if stamp.dirty else "")
-    parts += ["", f"Measured with sslbench at {commit} on {stamp.cpu}, {stamp.created_utc[:10]}.", ""]
+    parts += ["**Read this first.**", "", *(f"- {plain(line)}" for line in warned), ""] if warned else []
+    header = ["evaluation", "data", "metric", "value [95 %]"]
+    lines = [
+        [row.evaluation, f"{row.data.corpus} {row.data.split}", name, numbers.metric(metric)]
+        for row in rows
+        for name, metric in row.metrics.items()
+    ]
+    parts += [*table(header, lines), "", *(f"{plain(line)}\n" for line in _measured(rows))]
     return "\n".join(parts)
+
+
+def _measured(rows: list[ResultRow]) -> list[str]:
+    """A sentence per code and machine that rows come from, oldest first."""
+    found: dict[str, list[ResultRow]] = {}
+    for row in sorted(rows, key=lambda row: row.provenance.created_utc):
+        commit, machine = code_and_machine(row)
+        found.setdefault(f"with sslbench at {commit} on {machine}", []).append(row)
+    sentences = []
+    for how, group in found.items():
+        days = sorted({row.provenance.created_utc[:10] for row in group})
+        when = " to ".join(dict.fromkeys((days[0], days[-1])))
+        what = f" ({', '.join(row.evaluation for row in group)})" if len(found) > 1 else ""
+        sentences.append(f"Measured {how}, {when}{what}.")
+    return sentences
 
 
 def _results(rows: list[ResultRow]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""RESULTS.md: the same content as the page, for a repository's eyes."""
+"""RESULTS.md: the page in Markdown, with bars for its training curves and without its other figures."""
 
 from __future__ import annotations
 
@@ -124,17 +124,28 @@ def provenance(rows: Sequence[ResultRow]) -> list[list[str]]:
     lines = []
     for row in rows:
         stamp = row.provenance
-        commit = stamp.commit[:10] + (" + changes" if stamp.dirty else "")
-        machine = stamp.cpu if stamp.gpu == "none" else stamp.gpu
         hashes = [
             stamp.config_sha256[:10],
             stamp.data_sha256[:10],
             (row.weights_sha256 or numbers.ABSENT)[:10],
         ]
-        known = [row.system, row.evaluation, commit, machine, str(stamp.torch_threads), str(stamp.seed)]
+        known = [
+            row.system,
+            row.evaluation,
+            *code_and_machine(row),
+            str(stamp.torch_threads),
+            str(stamp.seed),
+        ]
         how = "; ".join(f"{name.replace('_', ' ')}: {way}" for name, way in row.methods.items())
         lines.append([*known, *hashes, stamp.created_utc[:10], how])
     return lines
+
+
+def code_and_machine(row: ResultRow) -> tuple[str, str]:
+    """The commit by its first digits, and the processor."""
+    stamp = row.provenance
+    commit = stamp.commit[:10] + (" + changes" if stamp.dirty else "")
+    return commit, stamp.cpu if stamp.gpu == "none" else stamp.gpu
 
 
 def flags(rows: Sequence[ResultRow]) -> list[str]:
@@ -143,6 +154,7 @@ def flags(rows: Sequence[ResultRow]) -> list[str]:
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown, its cells as `plain` makes them; from the third column on to the right."""
     rule = ["---" if position < 2 else "---:" for position in range(len(header))]
     return [_line(header), _line(rule, raw=True), *(_line(line) for line in lines)]
 
@@ -152,7 +164,8 @@ def _line(cells: Sequence[str], raw: bool = False) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that cannot break out of a table cell or become HTML."""
-    for mark, replacement in {"\\": "\\\\", "|": "\\|", "<": "&lt;", "`": "\\`", "\n": " "}.items():
+    """Text that cannot break out of a table cell or become HTML, code, a link or a picture."""
+    escapes = {"\\": "\\\\", "|": "\\|", "<": "&lt;", "`": "\\`", "](": "]\\(", "\n": " "}
+    for mark, replacement in escapes.items():
         text = text.replace(mark, replacement)
     return text

@@ -78,6 +78,21 @@ def test_the_card_is_read_by_the_hub_s_own_library(results: Path) -> None:
     assert "Synthetic speech" in text  # the caution travels with the figures
 
 
+def test_the_card_names_every_code_and_machine(results: Path) -> None:
+    def measured() -> list[str]:
+        (system,) = [s for s in summarise(store.load_all(results)).systems if s.name == "b"]
+        return [line for line in card.model_card(system).splitlines() if line.startswith("Measured")]
+
+    here = "with sslbench at 0123456789 on AMD EPYC 9655 96-Core Processor"
+    assert measured() == [f"Measured {here}, 2026-11-21."]
+    stamp = fake.stamp(gpu="H200", dirty=True, created_utc="2026-11-22T01:00:00+00:00")
+    store.save(store.make_row(**{**score("b", 10.0), "provenance": stamp}), results)
+    assert measured() == [
+        f"Measured {here}, 2026-11-21 (profile).",
+        "Measured with sslbench at 0123456789 + changes on H200, 2026-11-22 (asr).",
+    ]
+
+
 def test_the_form_has_every_field_and_whole_macs(results: Path) -> None:
     (system,) = [s for s in summarise(store.load_all(results)).systems if s.name == "b"]
     form = card.superb_form(system)

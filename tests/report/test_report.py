@@ -20,7 +20,7 @@ from sslbench.report.strips import strips
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
-HOSTILE = "<script>alert(1)</script>|`$x$`&\"'"
+HOSTILE = "<script>alert(1)</script>|`$x$`&\"'![x](http://x)"
 
 
 class Page(HTMLParser):
@@ -177,7 +177,12 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert HOSTILE in page.text
     markdown = (tmp_path / "out" / "RESULTS.md").read_text()
-    assert "<script>" not in markdown.split("```")[0]
+    card = (tmp_path / "out" / "cards" / "one" / "README.md").read_text().split("---", 2)[2]
+    for text in (markdown.split("```")[0], card):
+        assert "<script>" not in text
+        assert "![x](" not in text
+    (line,) = [line for line in card.splitlines() if line.startswith("| asr |")]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 5
     table = [line for line in markdown.splitlines() if line.startswith("| one | asr |")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {9, 12}
 
