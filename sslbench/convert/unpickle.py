@@ -65,12 +65,9 @@ def load(path: Path) -> Any:
         raise CorruptFileError(
             f"{path}: is no torch checkpoint, or damaged ({_line(error)}); copy it again"
         ) from None
-    stand_ins = [_stand_in(name, path) for name in sorted(names) if not _known_to_torch(name)]
-    allow = getattr(torch.serialization, "safe_globals", None)
-    if allow is None:
-        raise SslbenchError(f"{path}: reading it safely needs torch 2.5; pip install 'torch>=2.5'")
+    stand_ins: list[Any] = [_stand_in(name, path) for name in sorted(names) if not _known_to_torch(name)]
     try:
-        with allow(stand_ins):
+        with torch.serialization.safe_globals(stand_ins):
             # mapped, since the optimizer's part of a training checkpoint is never looked at
             mapped = zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
