@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sslbench.convert import FORMATS
+
 EPILOG = """examples:
   sslbench convert --from k2ssl epoch-300.pt --use-average --out zipformer
   sslbench convert --from k2ssl pretrained.pt --model_config args.json --out zipformer
@@ -50,9 +52,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    formats = ("k2ssl", "fairseq", "s3prl", "hf", "sslbench")
     parser.add_argument("source", type=Path, metavar="SRC", help="file, or folder for hf and sslbench")
-    parser.add_argument("--from", dest="source_format", choices=formats, required=True, help="format of SRC")
+    parser.add_argument(
+        "--from", dest="source_format", choices=(*FORMATS, "sslbench"), required=True, help="format of SRC"
+    )
     parser.add_argument("--to", choices=("sslbench", "hf"), help="format to write (default: sslbench)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--model_config", type=Path, metavar="FILE", help="settings that SRC lacks")

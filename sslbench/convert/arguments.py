@@ -23,6 +23,7 @@ _SAME = {
     "mask_length": "span_frames",
     "logit_temp": "temperature",
 }
+_SWITCHES = ("conv_bias", "normalize", "do_normalize")
 
 
 def masked_unit_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,9 +34,7 @@ def masked_unit_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     require(arguments, "target_glu", False)
     found = {ours: arguments[theirs] for theirs, ours in _SAME.items() if theirs in arguments}
-    for key in ("conv_bias", "normalize"):
-        if key in found:
-            found[key] = bool(found[key])  # icefall has 0 and 1
+    found |= {_SAME[key]: truth(key, arguments[key]) for key in _SWITCHES if key in arguments}
     if "extractor_mode" in arguments:
         modes = {"default": "group", "layer_norm": "layer"}
         mode = require(arguments, "extractor_mode", *modes)
@@ -61,6 +60,18 @@ def require(arguments: Mapping[str, Any], key: str, *accepted: Any) -> Any:
             f"convert: the model has {key} {value!r}, which this family has no form for ({names})"
         )
     return value
+
+
+def truth(key: str, value: Any) -> bool:
+    """A switch as toolkits write it: a boolean, 0 or 1 (icefall), or the text of one (bool("False") is true).
+
+    Raises:
+        SslbenchError: anything else.
+    """
+    found = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+    if found is None:
+        raise SslbenchError(f"convert: {key} {value!r} is neither true nor false")
+    return found
 
 
 def conv_layers(text: Any) -> Convs:

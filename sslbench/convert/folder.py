@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,15 @@ import torch
 
 from sslbench.convert import unpickle
 from sslbench.errors import CorruptFileError, SslbenchError
-from sslbench.io import read_json
+from sslbench.io import read_json, sha256_file
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names of weights files, in the order in which transformers looks for them."""
 
 
 def read_hf(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -36,14 +46,44 @@ def read_hf(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return state, settings
 
 
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
+def weights_file(folder: Path) -> Path:
+    """The file that transformers would read: one with weights, or an index of several.
+
+    Raises:
+        SslbenchError: there is none.
+    """
+    for name in WEIGHTS:
         if (folder / name).is_file():
-            return _tensors(folder / name)
-        if (folder / f"{name}.index.json").is_file():
-            shards = sorted(set(read_json(folder / f"{name}.index.json")["weight_map"].values()))
-            return {key: value for shard in shards for key, value in _tensors(folder / shard).items()}
-    raise SslbenchError(f"{folder}: holds no model.safetensors or pytorch_model.bin; complete it")
+            return folder / name
+    raise SslbenchError(f"{folder}: holds no {WEIGHTS[0]} or {WEIGHTS[2]}; complete it")
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of the weights that are read: of the file, or of its shards' names and checksums, in order."""
+    file = weights_file(folder)
+    if file.suffix != ".json":
+        return sha256_file(file)
+    digests = {shard.name: sha256_file(shard) for shard in _shards(file)}
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+def _shards(file: Path) -> list[Path]:
+    if file.suffix != ".json":
+        return [file]
+    index = read_json(file)
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict):
+        raise CorruptFileError(f"{file}: names no shards (weight_map); copy it again")
+    shards = [file.parent / name for name in sorted(set(names.values()))]
+    for shard in shards:
+        if not shard.is_file():
+            raise SslbenchError(f"{shard}: named by the index but missing; complete the folder")
+    return shards
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    shards = _shards(weights_file(folder))
+    return {key: value for shard in shards for key, value in _tensors(shard).items()}
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -54,7 +94,5 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise SslbenchError(f"{path}: named by the index but missing; complete the folder") from None
     except (SafetensorError, OSError) as error:
         raise CorruptFileError(f"{path}: damaged ({error}); copy it again") from None

@@ -46,8 +46,8 @@ def convert(
     model = cls(settings)
     load_strict(model, imported.state, where=str(source))
     card: dict[str, object] = {"origin": found.origin}
-    if imported.left_out:
-        card["left_out"] = imported.left_out
+    if left_out := [*found.left_out, *imported.left_out]:
+        card["left_out"] = left_out
     if imported.assumed:
         card["assumed"] = imported.assumed
     made = UpstreamCheckpoint(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sslbench.convert import unpickle
-from sslbench.convert.folder import read_hf
+from sslbench.convert.folder import read_hf, weights_file, weights_sha256
 from sslbench.errors import SslbenchError
 from sslbench.io import read_json, read_yaml, sha256_file
 
@@ -28,13 +28,15 @@ class Source:
     """Configuration under the format's own names, plain values; empty where none is stored."""
     origin: dict[str, Any] = field(default_factory=dict)
     """For the card: file, sha256, which weights."""
+    left_out: list[str] = field(default_factory=list)
+    """Names of tensors outside the encoder."""
 
 
 def read(format: str, path: Path, use_average: bool, model_config: Path | None) -> Source:
     """Read a checkpoint; settings in `model_config` replace those stored in it.
 
     Args:
-        format: one of `FORMATS`.
+        format: one of `sslbench.convert.FORMATS`.
         path: the file, or the folder for "hf".
         use_average: k2SSL's running average instead of the last weights.
         model_config: JSON or YAML of the format's own names, at the top or under `args`.
@@ -47,19 +49,23 @@ def read(format: str, path: Path, use_average: bool, model_config: Path | None) 
         raise SslbenchError(f"convert: --use-average is for k2ssl; {format} holds one set of weights")
     if format == "hf":
         state, settings = read_hf(path)
-        file = next(iter(sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))))
+        file, sha256 = weights_file(path), weights_sha256(path)
     else:
         content = unpickle.load(path)
         if not isinstance(content, Mapping):
             raise SslbenchError(f"{path}: holds a {type(content).__name__}, no dictionary; give a checkpoint")
-        state, settings = _PICKLED[format](path, content, use_average)
-        file = path
+        state, settings = READERS[format](path, content, use_average)
+        file, sha256 = path, sha256_file(path)
     if model_config is not None:
         settings = {**settings, **_given(model_config)}
-    origin = {"format": format, "file": file.name, "sha256": sha256_file(file)}
+    origin = {"format": format, "file": file.name, "sha256": sha256}
+    state = _without_wrapper(state)
+    left_out: list[str] = []
     if format == "k2ssl":
-        origin["which"] = "model_avg" if use_average else "model"
-    return Source(format, path, _without_wrapper(state), settings, origin)
+        stored = "model_avg" if use_average else "model"
+        origin["which"] = stored if stored in content else "the only weights"
+        state, left_out = _without_recognizer(state)
+    return Source(format, path, state, settings, origin, left_out)
 
 
 def _k2ssl(
@@ -68,6 +74,8 @@ def _k2ssl(
     """icefall's `save_checkpoint`: weights under `model` and `model_avg`, the arguments beside them."""
     key = "model_avg" if use_average else "model"
     if key not in content and _is_state(content):
+        if use_average:
+            raise SslbenchError(f"{path}: holds one set of weights; convert it without --use-average")
         return dict(content), {}
     if not _is_state(content.get(key)):
         hint = "convert it without --use-average" if use_average else "give a checkpoint of icefall's trainer"
@@ -108,18 +116,17 @@ def _s3prl(
     return dict(content["model_weight"]), {**settings, **_task(unpickle.plain(content["task_cfg"]))}
 
 
-_PICKLED: dict[str, Callable[..., tuple[dict[str, torch.Tensor], dict[str, Any]]]] = {
+READERS: dict[str, Callable[..., tuple[dict[str, torch.Tensor], dict[str, Any]]]] = {
     "k2ssl": _k2ssl,
     "fairseq": _fairseq,
     "s3prl": _s3prl,
 }
-FORMATS = (*_PICKLED, "hf")
-"""Formats that can be read."""
+"""Of the formats that are one pickled file."""
 
 
 def _task(task: Any) -> dict[str, Any]:
     """The setting of fairseq's task that belongs to the model here."""
-    return {"normalize": bool(task["normalize"])} if isinstance(task, dict) and "normalize" in task else {}
+    return {"normalize": task["normalize"]} if isinstance(task, dict) and "normalize" in task else {}
 
 
 def _given(path: Path) -> dict[str, Any]:
@@ -136,6 +143,15 @@ def _without_wrapper(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     if all(key.startswith(prefix) for key in state):
         return {key.removeprefix(prefix): value for key, value in state.items()}
     return dict(state)
+
+
+def _without_recognizer(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The pretrained model within icefall's recognizers (its `finetune.py`), and the names of all else."""
+    prefix = "encoder."
+    if not any(key.startswith(f"{prefix}feature_extractor.") for key in state):
+        return dict(state), []
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return inside, sorted(key for key in state if not key.startswith(prefix))
 
 
 def _is_state(value: Any) -> bool:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from parity.foreign import LIMIT, WAVS, convert, expect_parity, extracted, shaken, states_of
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sslbench import cli
 from sslbench.checkpoint import UpstreamCheckpoint
+from sslbench.io import sha256_file
+from sslbench.upstreams import load_upstream
 
 BASE_YAML = {  # every line of `model:` in fairseq's hubert_base_librispeech.yaml but `_name`
     "label_rate": 50.0,
@@ -91,6 +93,37 @@ def test_hf_folder(large: bool, settings: dict[str, Any], tmp_path: Path) -> Non
     model, folder = hf_folder(tmp_path / "hf", large, **settings)
     upstream = convert(folder, tmp_path / "ours", "--from", "hf")
     expect_parity(upstream, hf_states(model, WAVS[0], normalize=large), WAVS[0])
+
+
+def test_card_names_the_weights_that_were_read(tmp_path: Path) -> None:
+    """In the order in which transformers looks; an index is followed, a stray file is not."""
+    model, folder = hf_folder(tmp_path / "hf", False, **HF_SMALL)
+    convert(folder, tmp_path / "ours", "--from", "hf")
+    origin = UpstreamCheckpoint.load(tmp_path / "ours").card["origin"]
+    file = folder / "model.safetensors"
+    assert (origin["file"], origin["sha256"]) == (file.name, sha256_file(file))
+    file.rename(folder / "adapter.safetensors")  # sorts first and is none of the model's
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    convert(folder, tmp_path / "bin", "--from", "hf")
+    origin = UpstreamCheckpoint.load(tmp_path / "bin").card["origin"]
+    assert (origin["file"], origin["sha256"]) == (
+        "pytorch_model.bin",
+        sha256_file(folder / "pytorch_model.bin"),
+    )
+    (folder / "pytorch_model.bin").unlink()
+    model.save_pretrained(folder, max_shard_size="50KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    seen = []
+    for change in (False, True):
+        if change:
+            last = sorted(folder.glob("model-*.safetensors"))[-1]
+            save_file({key: value + 1 for key, value in load_file(last).items()}, last)
+        convert(folder, tmp_path / f"shards{change}", "--from", "hf")
+        seen.append(UpstreamCheckpoint.load(tmp_path / f"shards{change}").card["origin"])
+        upstream = load_upstream("hf", ckpt=folder)
+        assert upstream.weights_sha256 == seen[-1]["sha256"]
+    assert seen[0]["file"] == seen[1]["file"] == "model.safetensors.index.json"
+    assert seen[0]["sha256"] != seen[1]["sha256"]
 
 
 @pytest.mark.parametrize("large", [False, True])

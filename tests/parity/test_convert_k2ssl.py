@@ -11,6 +11,7 @@ import torch
 from parity.foreign import LIMIT, convert, expect_parity, extracted, k2ssl_file, states_of
 from safetensors.torch import load_file
 
+from sslbench import cli
 from sslbench.checkpoint import UpstreamCheckpoint
 from sslbench.convert.source import Source
 from sslbench.errors import SslbenchError
@@ -78,6 +79,40 @@ def test_one_value_for_all_stacks_as_icefall_takes_it(tmp_path: Path) -> None:
     assert (found["heads"], found["kernels"], found["query_head_dim"]) == ([4] * 6, [31] * 6, 32)
     with pytest.raises(SslbenchError, match="query_head_dim '32,32,24' differs between stacks"):
         settings(query_head_dim="32,32,24")
+
+
+def test_bare_weights_have_no_average(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shared_dir / "fixtures" / "zipformer_tiny"
+    torch.save(load_file(folder / "state.safetensors"), tmp_path / "bare.pt")
+    given = [str(tmp_path / "bare.pt"), "--from", "k2ssl", "--model_config", str(folder / "meta.json")]
+    assert cli.main(["convert", *given, "--use-average", "--out", str(tmp_path / "no")]) == 2
+    assert "holds one set of weights" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    assert cli.main(["convert", *given, "--out", str(tmp_path / "ours")]) == 0
+    assert UpstreamCheckpoint.load(tmp_path / "ours").card["origin"]["which"] == "the only weights"
+
+
+@pytest.mark.parametrize("name", ["zipformer_tiny", "hubert_tiny_ce"])
+def test_a_fine_tuned_recognizer_gives_its_encoder(
+    name: str, shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As icefall's `finetune.py` saves it: the pretrained model without its head as `encoder`."""
+    folder = shared_dir / "fixtures" / name
+    source = k2ssl_file(folder, tmp_path)
+    content = torch.load(source, weights_only=False)
+    tuned = {f"encoder.{key}": value for key, value in content["model"].items() if "final_proj" not in key}
+    others = {"decoder.embedding.weight": torch.zeros(2), "joiner.encoder_proj.weight": torch.zeros(2)}
+    torch.save({**content, "model": {**tuned, **others}}, source)
+    upstream = convert(source, tmp_path / "ours", "--from", "k2ssl")
+    assert "left out: decoder.embedding.weight, joiner.encoder_proj.weight" in capsys.readouterr().out
+    io = load_file(folder / "io.safetensors")
+    error = states_of(upstream, [io["in.source"][0]])[-1][0, :63] - io["eval_nomask.x"][0]
+    assert float(error.abs().max()) <= LIMIT
+    torch.save({**content, "model": {**tuned, **others, "encoder.surplus": torch.zeros(1)}}, source)
+    assert cli.main(["convert", "--from", "k2ssl", str(source), "--out", str(tmp_path / "no")]) == 2
+    assert "unexpected surplus" in capsys.readouterr().err
 
 
 def test_extract_on_a_converted_zipformer_equals_icefall(shared_dir: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 
 from sslbench import cli
 from sslbench.checkpoint import UpstreamCheckpoint
-from sslbench.convert import unpickle
-from sslbench.convert.arguments import conv_layers, integers
+from sslbench.convert import FORMATS, unpickle
+from sslbench.convert.arguments import conv_layers, integers, truth
+from sslbench.convert.source import READERS
 from sslbench.errors import SslbenchError
 from sslbench.upstream.hubert_k2ssl.model import Hubert, HubertConfig
 from sslbench.upstreams import load_upstream
@@ -170,6 +171,7 @@ def _text(holder: dict[str, Any]) -> None:
         (lambda holder: holder.update(encoder_attention_heads=5), "must divide by 5 heads"),
         (lambda holder: holder.pop("encoder_attention_heads"), "give --model_config"),
         (lambda holder: holder.update(target_glu=True), "target_glu True"),
+        (lambda holder: holder.update(do_normalize="no"), "do_normalize 'no' is neither true nor false"),
     ],
 )
 def test_what_does_not_fit_is_named(
@@ -240,3 +242,15 @@ def test_layer_texts_are_parsed_not_run(text: str) -> None:
         conv_layers(text)
     with pytest.raises(SslbenchError, match="is no list of integers"):
         integers(text)
+
+
+def test_the_text_of_a_switch_is_read_not_its_presence() -> None:
+    assert [truth("x", value) for value in (True, 1, "True", "true", "1")] == [True] * 5
+    assert [truth("x", value) for value in (False, 0, "False", "false", "0")] == [False] * 5
+    for value in ("", "none", 2, None, "yes"):
+        with pytest.raises(SslbenchError, match="is neither true nor false"):
+            truth("x", value)
+
+
+def test_every_format_has_a_reader() -> None:
+    assert set(FORMATS) == {*READERS, "hf"}

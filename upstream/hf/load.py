@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +11,12 @@ from typing import Any
 import torch
 
 from sslbench import config as configs
+from sslbench.convert.folder import WEIGHTS, weights_sha256
 from sslbench.errors import CorruptFileError, SslbenchError
-from sslbench.io import read_json, sha256_file
+from sslbench.io import read_json
 from sslbench.nn.upstream import Upstream
 from sslbench.upstream.hf.config import MODELS, HFConfig
 from sslbench.upstream.hf.model import HFEncoder
-
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 
 
 def build_upstream(
@@ -55,7 +48,7 @@ def build_upstream(
         folder = _folder(ckpt)
         model = _pretrained(folder)
         encoder = HFEncoder(model, _preprocessor(folder))
-        return Upstream(encoder, "imported", _weights_sha256(folder), frozen)
+        return Upstream(encoder, "imported", weights_sha256(folder), frozen)
     settings = _settings(Path(model_config or preset))
     warnings.warn(f"{preset.stem}: no checkpoint given, so the weights are RANDOM", stacklevel=3)
     with torch.random.fork_rng(devices=[]):
@@ -188,18 +181,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _weights_sha256(folder: Path) -> str:
-    """Of the weights file, or of an index and its shards, in order."""
-    name = next(name for name in WEIGHTS if (folder / name).is_file())
-    if not name.endswith(".index.json"):
-        return sha256_file(folder / name)
-    import hashlib
-
-    shards = sorted(set(read_json(folder / name)["weight_map"].values()))
-    digests = {shard: sha256_file(folder / shard) for shard in shards}
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

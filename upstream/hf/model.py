@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslbench.convert.arguments import truth
 from sslbench.nn.frontend import (
     expand_to_contract,
     is_padded,
@@ -50,7 +51,7 @@ class HFEncoder(SSLModel):
         else:
             self.geometry = list(zip(self.config.conv_kernel, self.config.conv_stride, strict=True))
             self.stride, self.window = math.prod(self.config.conv_stride), min_samples(self.geometry)
-        self.normalise = self.fbank is None and bool(preprocessor.get("do_normalize", True))
+        self.normalise = self.fbank is None and truth("do_normalize", preprocessor.get("do_normalize", True))
 
     def hidden_states(self, audio: Tensor, audio_lens: Tensor) -> list[Tensor]:
         """The first layer's input and every layer's output: layers + 1 of (B, ceil(T / stride), D).

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslbench import config as configs
 from sslbench.checkpoint import UpstreamCheckpoint
-from sslbench.convert.arguments import require
+from sslbench.convert.arguments import require, truth
 from sslbench.convert.family import Imported
 from sslbench.convert.source import Source
 from sslbench.errors import SslbenchError
@@ -114,7 +114,7 @@ def _settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     cnn = [values.get(key) for key in ("conv_dim", "conv_kernel", "conv_stride")]
     if all(isinstance(part, list) for part in cnn):
         found["conv_layers"] = [list(layer) for layer in zip(*cnn, strict=True)]
-    found |= {"predict_layers": [], "normalize": bool(values.get("do_normalize", True))}
+    found |= {"predict_layers": [], "normalize": truth("do_normalize", values.get("do_normalize", True))}
     return found, {} if "do_normalize" in values else {"normalize": True}
 
 
