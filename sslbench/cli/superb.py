@@ -64,7 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--lrs", help="learning rates instead of the protocol's grid, for example 1e-2,1e-3")
     run.add_argument("--seed", type=int, default=0, help="initial weights, batch order, reduced data")
-    run.add_argument("--cache_gb", type=float, default=8.0, help="limit of the features kept on disk")
+    run.add_argument(
+        "--cache_gb",
+        type=float,
+        default=8.0,
+        help="limit of the features kept on disk (means over time are always kept)",
+    )
     run.add_argument("--keep_cache", action="store_true", help="keep the features of finished tasks")
     run.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, or for --jobs several, for example cuda:0,cuda:1"

@@ -161,10 +161,13 @@ def _train_missing(
 def open_store(
     run: RunDir, task: ProbeTask, examples: list[Example], encoder: Encoder, settings: ProbeSettings, key: str
 ) -> Store:
-    """A cache when it fits into the limit, else features computed anew for every batch."""
+    """A cache when it fits into the limit, else features computed anew for every batch.
+
+    Means over time are always cached: they are small, and training reads each of them at every step.
+    """
     precision = settings.cache_precision
     wanted = cache_bytes(examples, encoder, task.pooled, precision)
-    if wanted > settings.cache_gb * 1e9:
+    if not task.pooled and wanted > settings.cache_gb * 1e9:
         print(f"features: {wanted / 1e9:.1f} GB are above the cache limit; they are computed for each batch")
         return LiveStore(examples, encoder, task.pooled, run.folder / "skipped.jsonl", task.waveform)
     return CachedStore(
