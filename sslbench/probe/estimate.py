@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,8 @@ def announce(
     missing: Mapping[str, Sequence[float]], units: int,
 ) -> None:  # fmt: skip
     """Say what the missing units of a task will take: clips, hours, disk, and the time of the upstream's
-    pass and of the steps, both from trials on noise (evaluations come on top).
+    pass (of one per batch and evaluation, where features are not kept) and of the steps, both from trials
+    on noise; the heads' part of evaluations comes on top.
 
     Args:
         task: to do.
@@ -54,8 +56,10 @@ def announce(
     """
     seconds = sum(example.cut.duration for example in plan.examples)
     disk = cache_bytes(plan.examples, encoder, task.pooled, settings.cache_precision)
-    held = "on disk" if disk <= settings.cache_gb * 1e9 else "needed on disk, above --cache_gb"
+    live = not task.pooled and disk > settings.cache_gb * 1e9
+    held = "above --cache_gb, so computed for each batch" if live else "on disk"
     speed_x = _speed_x(encoder)
+    heard_s = sum(_heard_s(task, plan, fold, len(v)) for fold, v in missing.items() if v) if live else seconds
     steps = ""
     with torch.random.fork_rng(devices=[]):
         if not isinstance(task, UntrainedTask):
@@ -67,10 +71,24 @@ def announce(
         f"{task.name}: {len(plan.examples)} clips, {seconds / 3600:.2f} h; "
         f"{sum(map(len, missing.values()))} of {units} units to do; "
         f"{'means' if task.pooled else 'features'} {disk / 1e6:.1f} MB {held}; "
-        f"upstream about {clock(seconds / speed_x)} ({speed_x:.0f}x real time){steps}",
+        f"upstream about {clock(heard_s / speed_x)} ({speed_x:.0f}x real time){steps}",
         file=sys.stderr,
         flush=True,
     )
+
+
+def _heard_s(task: ProbeTask, plan: Plan, fold: str, points: int) -> float:
+    """Seconds of audio that pass the upstream when nothing is cached: every batch and every evaluation."""
+    own = {
+        part: [plan.examples[n].cut.duration for n in numbers] for part, numbers in plan.folds[fold].items()
+    }
+    if isinstance(task, UntrainedTask):
+        return points * (sum(own["dev"]) + sum(own["test"]))
+    protocol = task.protocol
+    batch_s = protocol.batch_clips * sum(own["train"]) / max(1, len(own["train"]))
+    evaluation_s = sum(own["dev"]) + (sum(own["test"]) if task.test_selected else 0.0)
+    evaluations = math.ceil(protocol.steps / protocol.eval_every)
+    return protocol.steps * batch_s + evaluations * evaluation_s + sum(own["test"])
 
 
 def _steps_s(

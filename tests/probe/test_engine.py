@@ -17,7 +17,9 @@ from sslbench.errors import SslbenchError
 from sslbench.nn.foreign import ForeignUpstream
 from sslbench.probe.batching import batches
 from sslbench.probe.encoder import Encoder
+from sslbench.probe.estimate import _heard_s
 from sslbench.probe.model import Probe, WeightedSum
+from sslbench.probe.plan import make_plan
 from sslbench.probe.pooled import PooledGrid
 from sslbench.probe.rundir import RunDir
 from sslbench.probe.runner import Named, ProbeSettings, make_grid, run_task
@@ -101,8 +103,20 @@ def test_both_stores_give_the_same_features_and_results(corpus: Path, tmp_path: 
         how = settings(corpus, tmp_path / name, cache_gb=gigabytes)
         rows[name] = run(short_task("pr"), upstream, how)
         assert (upstream.calls > 30) == (name == "live")
+    upstream = Spectral()  # means are cached whatever the limit
+    run(short_task("sid"), upstream, settings(corpus, tmp_path / "means", cache_gb=0.0))
+    assert upstream.calls < 10
     assert rows["cached"].metrics == rows["live"].metrics
     assert rows["cached"].search == rows["live"].search
+
+
+def test_without_a_cache_the_estimate_counts_every_pass(corpus: Path) -> None:
+    task = short_task("pr", steps=100, batch_clips=4)
+    plan = make_plan(task, corpus, 0)
+    lengths = {part: [plan.examples[n].cut.duration for n in own] for part, own in plan.folds[""].items()}
+    batches_s = 100 * 4 * sum(lengths["train"]) / len(lengths["train"])
+    evaluations_s = 7 * sum(lengths["dev"]) + sum(lengths["test"])  # at 15, 30 … 90 and 100
+    assert _heard_s(task, plan, "", 2) == pytest.approx(batches_s + evaluations_s)
 
 
 def test_predicted_cache_size_is_the_real_one(corpus: Path, tmp_path: Path) -> None:
