@@ -16,14 +16,14 @@ from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.model import Recognizer
 from sslbench.finetune.vocab import Vocab
-from sslbench.io import read_json
+from sslbench.io import read_json, write_json
 from sslbench.train import checkpoint
 from sslbench.upstreams import load_upstream
 
 CONFIG, VOCAB, LOG, SKIPPED, DONE, SEARCH = (
     "config.yaml", "vocab.json", "log.jsonl", "skipped.jsonl", "DONE", "search.json",
 )  # fmt: skip
-CHECKPOINTS, BEST = "checkpoints", "best"
+CHECKPOINTS, BEST, UPSTREAM = "checkpoints", "best", "upstream.json"
 
 
 def skipped_name(rank: int) -> str:
@@ -44,6 +44,27 @@ def weights_of(upstream: nn.Module) -> tuple[str, str | None]:
     """(kind, sha256) of an upstream's weights, for result rows."""
     sha256 = getattr(upstream, "weights_sha256", None)
     return str(getattr(upstream, "weights", "none")), None if sha256 is None else str(sha256)
+
+
+def pin_upstream(folder: Path, name: str, upstream: nn.Module) -> None:
+    """Write down which upstream weights a run is made with, unless it is; then they must be the same."""
+    if (folder / UPSTREAM).is_file():
+        check_upstream(folder, name, upstream)
+    else:
+        write_json(folder / UPSTREAM, {"upstream": name, "weights": weights_of(upstream)})
+
+
+def check_upstream(folder: Path, name: str, upstream: nn.Module) -> None:
+    """Raise `SslbenchError` when an upstream no longer has the weights that a run was made with: its
+    checkpoint was written anew, or random ones stand in for a download."""
+    path, now = folder / UPSTREAM, list(weights_of(upstream))
+    was = read_json(path)["weights"] if path.is_file() else now
+    if was != now:
+        then, here = (f"{kind} ({str(sha256)[:12]})" if sha256 else str(kind) for kind, sha256 in (was, now))
+        raise SslbenchError(
+            f"{folder}: was trained on {name} with weights {then}, which now has {here}; "
+            "bring those weights back, or train again in another folder"
+        )
 
 
 @dataclass
@@ -71,7 +92,7 @@ def load_experiment(exp_dir: Path | str, device: str | None = None) -> Experimen
         device: instead of the run's own setting.
 
     Raises:
-        SslbenchError: not such a folder, or nothing was evaluated yet.
+        SslbenchError: not such a folder, nothing was evaluated yet, or the upstream's weights have changed.
         CorruptFileError: the checkpoint does not match its checksum.
     """
     folder, search = Path(exp_dir), None
@@ -84,6 +105,7 @@ def load_experiment(exp_dir: Path | str, device: str | None = None) -> Experimen
     config = configs.load(FinetuneConfig, folder / CONFIG)
     vocab = Vocab.load(folder / VOCAB)
     model = build_recognizer(config, vocab)
+    check_upstream(folder, config.upstream, model.any_upstream)
     best = checkpoint.folder_of(folder / BEST, steps[-1])
     load_strict(model, checkpoint.load(best).model, where=str(best))
     place = pick_device(device or config.device)

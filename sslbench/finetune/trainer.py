@@ -94,6 +94,8 @@ class FinetuneJob(Job[Labelled, Labelled]):
         if world.is_main:
             self.vocab.save(self.folder / exp.VOCAB)
         self.model = exp.build_recognizer(config, self.vocab).to_device(world.device)
+        if world.is_main:
+            exp.pin_upstream(self.folder, config.upstream, self.model.any_upstream)
         train, targets = fitting(texts, train, self.vocab, self.model.frames, self.skip_log)
         self.train = LabelledSet(
             train, targets, config.max_duration_s, shuffle=True, seed=config.seed,

@@ -162,6 +162,28 @@ def test_frozen_upstream_never_changes_nor_enters_the_checkpoint(
     assert not any("upstream" in key for key in jobs[0].model.state_dict())
 
 
+def test_an_upstream_whose_weights_changed_is_refused(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tunable, "weights", "trained")
+    monkeypatch.setattr(Tunable, "weights_sha256", "a" * 64)
+    config = make_config(upstream="tunable", steps=4, eval_every_steps=4)
+    finetune(config)
+    load_experiment(config.exp_dir)
+    monkeypatch.setattr(Tunable, "weights_sha256", "b" * 64)  # exported again
+    with pytest.raises(
+        SslbenchError, match=r"trained \(aaaaaaaaaaaa\), which now has trained \(bbbbbbbbbbbb\)"
+    ):
+        load_experiment(config.exp_dir)
+    (Path(config.exp_dir) / experiment.DONE).unlink()
+    with pytest.raises(SslbenchError, match="train again in another folder"):
+        finetune(config)  # nor does a run go on with it
+    monkeypatch.setattr(Tunable, "weights", "random")  # as s3prl's names without the network
+    monkeypatch.setattr(Tunable, "weights_sha256", None)
+    with pytest.raises(SslbenchError, match="which now has random;"):
+        load_experiment(config.exp_dir)
+
+
 def test_learning_rate_grid(make_config: Make) -> None:
     config = make_config(head="linear", projection_dim=0, lr_grid=[1e-6, 5e-2], steps=50, eval_every_steps=25)
     finetune(config)
