@@ -43,7 +43,7 @@ def page(content: Content) -> str:
         summary=content.summary,
         style=style,
         trade_offs=plots.trade_offs(content.summary),
-        growth=growth_figures(content.rows),
+        growth=growth_figures(content.summary),
         dots=plots.dots(content.summary),
         scores_at_once=strips("All scores at once", content.summary, content.summary.quality),
         costs_at_once=strips("All costs at once", content.summary, content.summary.costs, log=True),

@@ -27,10 +27,11 @@ def strips(title: str, summary: Summary, columns: Sequence[Column], log: bool = 
         title: of the figure.
         summary: the systems; the first ones are named.
         columns: what becomes a line each, on a scale of its own.
-        log: whether the scales are logarithmic; what is 0 is then left out.
+        log: whether the scales are logarithmic; what is 0 is then left out, and the line says so.
     """
     measured = [(column, _shown(summary.measured(column), log)) for column in columns]
     lines = [(column, ranked) for column, ranked in measured if _differs(ranked)]
+    zeros = {column for column, ranked in lines if len(ranked) < len(summary.measured(column))}
     if len(lines) < 2:
         return []
     named = [system.name for system in summary.systems][:MAX_NAMED]
@@ -38,11 +39,12 @@ def strips(title: str, summary: Summary, columns: Sequence[Column], log: bool = 
     def draw(axes: Any, theme: Theme) -> None:
         for index, name in enumerate(named):
             axes.plot([], [], linestyle="none", markersize=6.5, label=name, **theme.look(index))
+        if others := len(summary.systems) - len(named):
+            axes.plot([], [], **_unnamed(theme), linestyle="none", label=f"{others} others")
         for height, (_, ranked) in enumerate(reversed(lines)):
             _line(axes, theme, height, ranked, named, math.log if log else float)
-        axes.set_yticks(
-            range(len(lines)), [f"{column.title} {column.arrow}" for column, _ in reversed(lines)]
-        )
+        titles = [f"{c.title} {c.arrow}" + ("\nzero is left out" if c in zeros else "") for c, _ in lines]
+        axes.set_yticks(range(len(lines)), reversed(titles))
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_xlim(-0.24, 1.24)
         axes.set_xticks([0, 1], ["worst here", "best here"])
@@ -52,6 +54,7 @@ def strips(title: str, summary: Summary, columns: Sequence[Column], log: bool = 
     told = "; ".join(
         f"{column.label} best {ranked[0][0].name} {numbers.metric(ranked[0][1])}, "
         f"worst {ranked[-1][0].name} {numbers.metric(ranked[-1][1])}"
+        + (", zero is left out" if column in zeros else "")
         for column, ranked in lines
     )
     height = 1.0 + 0.5 * len(lines) + 0.16 * min(len(named), 6)
@@ -86,8 +89,12 @@ def _line(
     for system, metric in reversed(ranked):
         place = (scale(metric.value) - scale(worst)) / (scale(best) - scale(worst))
         if system.name not in named:
-            axes.plot(place, height, marker="o", markersize=3, color=theme.front, alpha=0.5, zorder=2)
+            axes.plot(place, height, **_unnamed(theme), zorder=2)
             continue
         index = named.index(system.name)
         level = height + BAND * (0.5 - (index + 0.5) / len(named))
         axes.plot(place, level, markersize=6.5, markeredgecolor="none", zorder=3, **theme.look(index))
+
+
+def _unnamed(theme: Theme) -> dict[str, Any]:
+    return {"marker": "o", "markersize": 3, "color": theme.front, "alpha": 0.5}

@@ -130,9 +130,34 @@ def test_growth_is_drawn_where_it_was_measured(results: Path) -> None:
     pytest.importorskip("matplotlib")
     from sslbench.report.growth import growth_figures
 
-    (figure,) = growth_figures(store.load_all(results))
+    (figure,) = growth_figures(summarise(store.load_all(results)))
     assert "b from 4 at 5 s to 5.33 at 600 s" in figure.alt
-    assert growth_figures([store.make_row(**score("x", 1.0))]) == []
+    assert growth_figures(summarise([store.make_row(**score("x", 1.0))])) == []
+
+
+def test_a_system_looks_the_same_in_every_figure(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure as Canvas
+
+    from sslbench.report import growth, plots, strips, style
+
+    summary = summarise(store.load_all(results))
+    assert [system.name for system in summary.systems] == ["b", "a", "c"]  # not the alphabet's order
+    looks: dict[str, set[str]] = {"a": set(), "b": set(), "c": set()}
+
+    def drawn(title: str, alt: str, draw: object, size: object = None) -> str:
+        axes = Canvas().add_subplot()
+        draw(axes, style.LIGHT)
+        handles, labels = axes.get_legend_handles_labels()
+        for handle, label in zip(handles, labels, strict=True):
+            looks[label].add(str(getattr(handle, "lines", [handle])[0].get_color()))
+        return alt
+
+    monkeypatch.setattr(style, "render", drawn)
+    growth.growth_figures(summary)
+    plots.trade_offs(summary)
+    strips.strips("costs", summary, summary.columns, log=True)
+    assert [len(colours) for colours in looks.values()] == [1, 1, 1], looks
+    assert len(set.union(*looks.values())) == 3
 
 
 def test_curves_are_drawn_in_results_md(tmp_path: Path) -> None:

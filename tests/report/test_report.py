@@ -103,6 +103,8 @@ def test_scores_and_costs_at_once_name_best_and_worst(built: tuple[Content, Path
         "Pretraining time (device-hours) best zipformer-mini 40.0 h, worst hubert-orig-mini 90.0 h"
         in costs.alt
     )
+    assert "Parameters (M) best hubert-k2ssl-mini 1.24 M, worst" in costs.alt  # fbank has 0
+    assert costs.alt.count("zero is left out") == 1
     assert scores.light != scores.dark
     assert strips("one line is no figure", summary, summary.quality[:1]) == []
 
