@@ -260,6 +260,9 @@ def test_checkpoints_are_pruned_and_best_is_kept(make_config: Make) -> None:
 def test_missing_and_useless_inputs(make_config: Make, tmp_path: Path) -> None:
     with pytest.raises(SslbenchError, match="train_manifest is missing"):
         finetune(make_config(train_manifest=""))
+    with pytest.raises(SslbenchError, match="upstream would never learn"):
+        finetune(make_config(tune="full", upstream="tunable", upstream_freeze_steps=60))
+    make_config(tune="full", upstream="tunable", upstream_freeze_steps=59).check()
     with pytest.raises(SslbenchError, match="no such manifest"):
         finetune(make_config(dev_manifest=str(tmp_path / "none.jsonl.gz")))
     with pytest.raises(SslbenchError, match="holds no trained recognizer"):
