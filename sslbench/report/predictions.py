@@ -15,6 +15,9 @@ from sslbench.io import read_jsonl
 from sslbench.report.schema import Metric, ResultRow
 from sslbench.report.store import row_path
 
+TOLERANCE = 0.01
+"""Points; rows hold unrounded scores."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -47,9 +50,12 @@ def read_items(row: ResultRow, results: Path) -> dict[str, Item] | str:
     if total <= 0:
         return "predictions hold no references"
     again = 100 * sum(item.errors for item in items) / total
-    if metric.unit != "%" or abs(again - metric.value) > 0.005 * max(1.0, abs(metric.value)):
+    if metric.unit != "%" or abs(again - metric.value) > TOLERANCE:
         return f"predictions give {again:.2f}, not the row's {metric.value:.2f} {metric.unit}"
-    return {item.id: item for item in items}
+    found = {item.id: item for item in items}
+    if len(found) < len(items):
+        return f"{len(items) - len(found)} predictions have the name of another"
+    return found
 
 
 def worst(items: dict[str, Item], count: int = 5) -> list[Item]:

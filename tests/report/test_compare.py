@@ -11,6 +11,7 @@ import pytest
 
 from sslbench.cli import main
 from sslbench.report import store
+from sslbench.report.headline import headlines
 from sslbench.report.paired import Comparison, Items, Pair, compare_to, holm, twins
 from sslbench.report.predictions import read_items, worst
 from sslbench.report.view import Column, summarise
@@ -61,6 +62,49 @@ def test_predictions_that_do_not_give_the_score_are_not_used(benchmark_dir: Path
     untested = [line for line in _compare(results).untested if "ASR" in line]
     assert any("fbank: predictions give 0.00, not the row's" in line for line in untested)
     assert any("hubert-orig-mini: no predictions on disk" in line for line in untested)
+
+
+def test_a_score_is_met_to_a_hundredth_of_a_point(benchmark_dir: Path) -> None:
+    row = store.load(store.row_path(benchmark_dir / "results", "fbank", "asr"))
+    wer = row.metrics["wer"]
+    for off, used in ((0.005, True), (0.02, False)):
+        changed = wer.model_copy(update={"value": wer.value + off})
+        near = row.model_copy(update={"metrics": {"wer": changed}})
+        assert isinstance(read_items(near, benchmark_dir / "results"), dict) == used
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"id": "utt-001"', '"id": "utt-000"', "fbank: 1 predictions have the name of another"),
+        ('"ref": "', '"ref": "A', "their references differ"),
+    ],
+)
+def test_doubtful_predictions_are_not_tested(
+    benchmark_dir: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    shutil.copytree(benchmark_dir / "results", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "fbank" / "asr" / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    counts = [sum(a != b for a, b in zip(x["ref"].split(), x["hyp"].split(), strict=True)) for x in lines]
+    counted = zip(lines, counts, strict=True)
+    rows = [{**x, "errors": errors, "length": len(x["ref"].split())} for x, errors in counted]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not [line for line in _compare(tmp_path).untested if "ASR" in line]  # counts alone change nothing
+    path.write_text(path.read_text().replace(old, new))
+    assert any(said in line for line in _compare(tmp_path).untested)
+
+
+@pytest.mark.parametrize("difference", [2.0, -2.0])
+def test_the_gap_in_words_keeps_the_interval_s_signs(difference: float) -> None:
+    rows = [store.make_row(**fake.fields(name)) for name in ("best", "next")]
+    rows[1].metrics["wer"].value += 2.0
+    summary = summarise(rows)
+    names = ("best", "next") if difference > 0 else ("next", "best")
+    ends = sorted((-0.1 * difference / 2.0, difference * 2))
+    pair = Pair(summary.quality[0], *names, difference, *ends, 0.04, 9, p_corrected=0.04)
+    (line,) = headlines(summary, Comparison([pair], []))
+    assert "next is 2.00 points behind [-0.10, 4.00], p = 0.040." in line
 
 
 def test_different_utterances_are_not_paired(benchmark_dir: Path, tmp_path: Path) -> None:
