@@ -174,8 +174,8 @@ class FinetuneConfig:
             )
         if self.tune == "full" and self.upstream_freeze_steps >= self.steps:
             problems.append(
-                f"upstream_freeze_steps is {self.upstream_freeze_steps} and steps {self.steps}, so the upstream "
-                "would never learn: lower the first, raise the second, or choose tune: frozen"
+                f"upstream_freeze_steps is {self.upstream_freeze_steps} and steps {self.steps}, so the "
+                "upstream would never learn: lower the first, raise the second, or choose tune: frozen"
             )
         if not 0 < self.layer_lr_decay <= 1:
             problems.append("layer_lr_decay must be in (0, 1]")
