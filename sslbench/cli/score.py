@@ -60,8 +60,9 @@ def main(argv: list[str]) -> None:
         "--against", metavar="HYP", help="another system's hypotheses: paired test of the two"
     )
     parser.add_argument(
-        "--normaliser", choices=("upper", "words", "raw"), default="upper",
-        help="upper: NFKC, upper case (default); words: also without punctuation; raw: as written",
+        "--normaliser", choices=("upper", "words", "raw"),
+        help="upper: NFKC, upper case (default); words: also without punctuation; raw: as written "
+        "(default for phones)",
     )  # fmt: skip
     parser.add_argument("--upstream", help="checked against the one that the hypotheses were made with")
     parser.add_argument("--seed", type=int, default=None, help="of the intervals (default: the run's)")

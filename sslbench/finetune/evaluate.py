@@ -20,8 +20,8 @@ from sslbench.io import write_text
 class ScoreOptions:
     """How to score, and what to write."""
 
-    normaliser: str = "upper"
-    """A name in `scoring.NORMALISERS`, applied to both sides."""
+    normaliser: str | None = None
+    """A name in `scoring.NORMALISERS`, applied to both sides; by default `upper`, for phones `raw`."""
     unit: str = "word"
     """`word` or `phone`."""
     counting: str = "levenshtein"
@@ -84,6 +84,4 @@ def evaluate(
     experiment = load_experiment(exp_dir, device)
     decoded = decode(experiment, manifest, out, settings=settings)
     print(f"{decoded.utterances} transcripts in {out}, real-time factor {decoded.rtf:.4f}")
-    unit = experiment.vocab.scored
-    how = ScoreOptions("raw" if unit == "phone" else "upper", unit)
-    return score_files(manifest, out, how, options)
+    return score_files(manifest, out, ScoreOptions(unit=experiment.vocab.scored), options)

@@ -85,7 +85,7 @@ class Score:
 def score(
     references: Mapping[str, Transcript],
     hypotheses: Mapping[str, Transcript],
-    normaliser: str = "upper",
+    normaliser: str | None = None,
     unit: str = "word",
     counting: str = "levenshtein",
 ) -> Score:
@@ -94,13 +94,15 @@ def score(
     Args:
         references: what was said.
         hypotheses: what was recognised, by the same ids; a missing one counts as empty.
-        normaliser: a name in `NORMALISERS`, applied to both sides.
+        normaliser: a name in `NORMALISERS`, applied to both sides; by default `upper` for words, and `raw` for
+            phones, of which some differ by case only.
         unit: `word`, or `phone` when the texts are phones.
         counting: how word errors are counted: `levenshtein` (as jiwer) or `sclite`.
 
     Raises:
         SslbenchError: unknown normaliser or counting, or hypotheses of utterances not in the reference.
     """
+    normaliser = normaliser or ("raw" if unit == "phone" else "upper")
     for name, known in ((normaliser, NORMALISERS), (counting, COUNTING)):
         if name not in known:
             raise SslbenchError(f"score: no {name!r}; {did_you_mean(name, known)}")

@@ -169,3 +169,10 @@ def test_phones_have_one_rate() -> None:
     scored = score(_transcripts({"u": "AH B K"}), _transcripts({"u": "AH B"}), "raw", "phone")
     assert scored.rates() == {"per": "words"}
     assert summary(scored).startswith("PER 33.33 %")
+
+
+def test_phones_are_compared_as_written_unless_asked_otherwise() -> None:
+    said, heard = _transcripts({"u": "s S t"}), _transcripts({"u": "s s t"})  # in X-SAMPA, S is no s
+    assert (score(said, heard, unit="phone").normaliser, score(said, heard).normaliser) == ("raw", "upper")
+    assert score(said, heard, unit="phone").total("words").errors == 1
+    assert score(said, heard, "upper", unit="phone").total("words").errors == 0
