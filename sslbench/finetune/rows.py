@@ -29,7 +29,7 @@ class RowOptions:
 
 
 def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options: RowOptions) -> Path:
-    """Save the row of a hypothesis file that `sslbench decode` wrote.
+    """Save the row of a hypothesis file that `sslbench decode` or `sslbench espnet asr` wrote.
 
     Raises:
         SslbenchError: the facts beside the hypotheses are missing, or were made from another upstream.
@@ -63,6 +63,7 @@ def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options:
             "decoder": facts["decoder"],
             **facts.get("methods", {}),
         },
+        flags=facts.get("flags", []),
         artifacts={
             "hypotheses": os.path.relpath(hypotheses, folder),
             "errors": os.path.relpath(errors_file, folder),
@@ -115,6 +116,7 @@ def _cost(facts: dict[str, Any]) -> dict[str, float]:
         "peak_mem_bytes": train.get("peak_mem_bytes"),
         "decode_wall_s": facts["wall_s"],
         "skipped": facts["skipped"],
+        **facts.get("stages", {}),
     }
     return {name: float(value) for name, value in cost.items() if value is not None}
 

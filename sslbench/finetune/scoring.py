@@ -94,8 +94,8 @@ def score(
     Args:
         references: what was said.
         hypotheses: what was recognised, by the same ids; a missing one counts as empty.
-        normaliser: a name in `NORMALISERS`, applied to both sides; by default `upper` for words, and `raw` for
-            phones, of which some differ by case only.
+        normaliser: a name in `NORMALISERS`, applied to both sides; by default `upper` for words, and
+            `raw` for phones, of which some differ by case only.
         unit: `word`, or `phone` when the texts are phones.
         counting: how word errors are counted: `levenshtein` (as jiwer) or `sclite`.
 

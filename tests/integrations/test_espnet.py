@@ -18,8 +18,11 @@ from sslbench.config import to_dict
 from sslbench.data.manifests import open_manifest, write_manifest
 from sslbench.errors import SslbenchError
 from sslbench.finetune.vocab import BpeVocab
-from sslbench.integrations.espnet.asr import HERE, word_pieces
+from sslbench.integrations.espnet.asr import word_pieces
+from sslbench.integrations.espnet.claim import HERE
 from sslbench.integrations.espnet.export import export, utterance_id
+from sslbench.report.predictions import read_items
+from sslbench.report.store import load
 from sslbench.upstreams import build_model
 
 TINY_TRAINING = """
@@ -224,8 +227,19 @@ def test_espnets_own_programs_train_and_decode_with_our_upstream(mini_corpus, tm
     row = json.loads((tmp_path / "res" / "zip" / "asr_espnet.json").read_text())
     assert row["weights"] == "trained"
     assert row["metrics"]["wer"]["n"] == 3
+    assert {"sub", "del", "ins", "rtf", "cer"} <= row["metrics"].keys()
+    assert {"text_normaliser", "counts", "engine"} <= row["methods"].keys()
+    folder = tmp_path / "res" / "zip"
+    assert all(
+        (folder / row["artifacts"][name]).is_file() for name in ("hypotheses", "predictions", "errors")
+    )
+    assert isinstance(read_items(load(folder / "asr_espnet.json"), tmp_path / "res"), dict)
     again = python(*command)
     assert again.stderr.count("complete, skipped") == 3
+    (tmp_path / "tiny.yaml").write_text(TINY_TRAINING + "accum_grad: 2\n")
+    refused = python(*command)
+    assert refused.returncode == 2
+    assert "another content of config" in refused.stderr
 
     # the wrapper, where the hook is off, decodes the same words
     words = ["-m", "sslbench", "espnet", "asr_inference", "--ngpu", "0", "--output_dir", "second"]

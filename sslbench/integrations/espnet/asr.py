@@ -10,17 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sslbench import io, registry
 from sslbench.errors import SslbenchError
 from sslbench.finetune.vocab import BpeVocab
+from sslbench.integrations.espnet.claim import claim, decode_yaml, train_yaml
 from sslbench.integrations.espnet.export import export
 from sslbench.integrations.s3prl._hook import installed
 
-HERE = Path(__file__).parent
 TAIL_LINES = 15
 STAGES = ("export", "train", "decode")
 BLANK, UNKNOWN, SPACE, SENTENCE_END = "<blank>", "<unk>", "<space>", "<sos/eos>"
@@ -73,11 +73,11 @@ def run(settings: AsrRun, stop_after: str = "decode") -> Path:
         The hypotheses, `id words` per line.
 
     Raises:
-        SslbenchError: the folder holds a run with other settings, or an ESPnet stage failed (its last
+        SslbenchError: the folder holds another run, or an ESPnet stage failed (its last
             lines are shown and its log is named).
     """
     out = Path(settings.out).resolve()
-    _claim(out, settings)
+    claim(out, settings)
     _export(out, settings)
     if stop_after == "export":
         return out / "data"
@@ -101,7 +101,10 @@ def _export(out: Path, settings: AsrRun) -> None:
     for split in ("train", "dev", "test"):
         if not (out / "data" / split / "spk2utt").is_file():
             speeds = settings.speeds if split == "train" else ()
-            done = export(getattr(settings, split), out / "data" / split, speeds=speeds)
+            # nothing is learned from the test set: also what is silent there can be transcribed
+            done = export(
+                getattr(settings, split), out / "data" / split, speeds=speeds, keep_silent=split == "test"
+            )
             print(f"{split}: {done.utterances} utterances, {done.skipped} skipped", file=sys.stderr)
     if (out / "tokens.txt").is_file():
         return
@@ -149,7 +152,7 @@ def _train_words(out: Path, settings: AsrRun) -> list[Any]:
 
 
 def _decode_words(out: Path, settings: AsrRun, model: Path) -> list[Any]:
-    scp, config = out / "data/test/wav.scp", settings.decode_config or HERE / "decode_ctc.yaml"
+    scp, config = out / "data/test/wav.scp", decode_yaml(settings)
     words = ["--ngpu", settings.ngpu, "--config", config, "--key_file", scp]
     words += ["--data_path_and_name_and_type", f"{scp},speech,sound"]
     words += ["--asr_train_config", model.with_name("config.yaml"), "--asr_model_file", model]
@@ -173,22 +176,9 @@ def word_pieces(text: Path, out: Path, size: int) -> list[str]:
     return [BLANK, UNKNOWN, *learned.symbols[2:], SENTENCE_END]
 
 
-def _claim(out: Path, settings: AsrRun) -> None:
-    """One folder holds one run: mixing stages of two would give a number of neither."""
-    wanted = {key: value for key, value in asdict(settings).items() if key != "out"}
-    wanted["speeds"] = list(settings.speeds)  # as YAML reads it back
-    path = out / "run.yaml"
-    if path.is_file() and (found := io.read_yaml(path)) != wanted:
-        differ = ", ".join(sorted(key for key in wanted if found.get(key) != wanted[key]))
-        raise SslbenchError(
-            f"{out}: holds a run with another {differ}; give another --out or remove the folder"
-        )
-    io.write_yaml(path, wanted)
-
-
 def _train_config(settings: AsrRun) -> dict[str, Any]:
     """The YAML with the upstream filled in: as front end, and its width before a linear pre-encoder."""
-    config: dict[str, Any] = io.read_yaml(settings.config or HERE / "asr_ctc.yaml")
+    config: dict[str, Any] = io.read_yaml(train_yaml(settings))
     source = {"path_or_url": str(Path(settings.ckpt).resolve())} if settings.ckpt else {}
     config["frontend"] = "s3prl"
     config["frontend_conf"] = {

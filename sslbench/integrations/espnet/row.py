@@ -1,22 +1,24 @@
-"""The result row of an ESPnet run, computed from its hypotheses file."""
+"""The result row of an ESPnet run: its hypotheses in our form, scored as any others are."""
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sslbench import registry
-from sslbench.data.manifests import describe
+from sslbench.data.manifests import describe, open_manifest, split_name
 from sslbench.errors import SslbenchError
-from sslbench.finetune.scoring import score
+from sslbench.finetune.decode import meta_path
+from sslbench.finetune.evaluate import score_files
+from sslbench.finetune.experiment import weights_of
+from sslbench.finetune.rows import RowOptions
+from sslbench.finetune.scoring import Score
 from sslbench.finetune.transcripts import read_transcripts
-from sslbench.integrations.espnet.asr import HERE, AsrRun, stage_seconds
-from sslbench.io import read_yaml, sha256_json
-from sslbench.provenance import collect
-from sslbench.report import store
-from sslbench.report.schema import ResultRow, Search
+from sslbench.integrations.espnet.asr import AsrRun, stage_seconds
+from sslbench.integrations.espnet.claim import decode_yaml
+from sslbench.integrations.espnet.export import CUTS
+from sslbench.io import read_jsonl, read_yaml, sha256_json, write_json, write_jsonl
 from sslbench.upstreams import load_upstream
 
 
@@ -26,11 +28,11 @@ def write_row(
     system: str,
     results: Path | str,
     tier: Literal["smoke", "short", "full"],
-) -> tuple[ResultRow, Path]:
-    """Score a finished run and save evaluation `asr_espnet`.
+) -> Score:
+    """Score a finished run against its test manifest and save evaluation `asr_espnet`.
 
-    Returns:
-        The row and its file.
+    `OUT/hyp/SPLIT.jsonl` receives the hypotheses by the manifest's cuts, for `sslbench score` too. A cut that
+    could not be exported has none there, and counts as if nothing had been recognised.
 
     Raises:
         SslbenchError: missing hypotheses, or a row without what the schema demands.
@@ -38,42 +40,65 @@ def write_row(
     if not hypotheses.is_file():
         raise SslbenchError(f"{hypotheses}: missing; remove {settings.out}/DONE.decode and run again")
     out = Path(settings.out)
-    references = read_transcripts(out / "data" / "test" / "text")
-    speakers = read_transcripts(out / "data" / "test" / "utt2spk")
-    spoken = {i: type(t)(t.id, t.text, speakers[i].text) for i, t in references.items()}
-    scored = score(spoken, read_transcripts(hypotheses))
-    about = {split: describe(getattr(settings, split)) for split in ("train", "dev", "test")}
-    upstream = load_upstream(settings.upstream, ckpt=settings.ckpt)
-    seconds = stage_seconds(out)
-    config = read_yaml(out / "train.yaml")
+    texts = by_cut(out / "data" / "test", hypotheses)
+    cuts = [(cut.id, cut.duration) for cut in open_manifest(settings.test)]
+    path = out / "hyp" / f"{split_name(settings.test)}.jsonl"
+    write_jsonl(path, [{"id": cut, "text": texts[cut]} for cut, _ in cuts if cut in texts])
+    heard_s = sum(duration for cut, duration in cuts if cut in texts)
+    write_json(meta_path(path), _facts(settings, out, heard_s, len(cuts) - len(texts)))
+    options = RowOptions(system, str(results), tier, settings.upstream, "asr_espnet", settings.seed)
+    return score_files(settings.test, path, row=options)
+
+
+def by_cut(data: Path, hypotheses: Path) -> dict[str, str]:
+    """What was recognised in each cut of a manifest, its utterances joined in their order.
+
+    Args:
+        data: folder that `export` wrote.
+        hypotheses: ESPnet's `id words` lines.
+    """
+    heard = read_transcripts(hypotheses)
+    texts: dict[str, list[str]] = {}
+    for row in read_jsonl(data / CUTS):
+        found = heard.pop(row["id"], None)
+        texts.setdefault(row["cut"], []).append(found.text if found else "")
+    if heard:
+        raise SslbenchError(f"{hypotheses}: {next(iter(heard))!r} is no utterance of {data}; decode again")
+    return {cut: " ".join(text for text in parts if text) for cut, parts in texts.items()}
+
+
+def _facts(settings: AsrRun, out: Path, heard_s: float, skipped: int) -> dict[str, Any]:
+    """As `sslbench decode` writes them beside its hypotheses."""
+    config, decoding = read_yaml(out / "train.yaml"), read_yaml(decode_yaml(settings))
+    kind, weights_sha256 = weights_of(load_upstream(settings.upstream, ckpt=settings.ckpt))
+    train, test = describe(settings.train), describe(settings.test)
     lr = config.get("optim_conf", {}).get("lr")  # ESPnet's default where it is not stated
-    decoding = read_yaml(settings.decode_config or HERE / "decode_ctc.yaml")
-    row = store.make_row(
-        system=system,
-        upstream=settings.upstream,
-        evaluation="asr_espnet",
-        tier=tier,
-        weights=getattr(upstream, "weights", "random"),
-        weights_sha256=getattr(upstream, "weights_sha256", None),
-        data=about["test"].data,
-        metrics={"wer": scored.metric("words"), "cer": scored.metric("characters")},
-        cost={"wall_s": sum(seconds.values()), **{f"{stage}_s": value for stage, value in seconds.items()}},
-        search=None if lr is None else Search(lr_grid=[float(lr)], lr=float(lr), selected_on="dev"),
-        methods={
+    seconds = stage_seconds(out)
+    stages = {f"{stage}_s": seconds[stage] for stage in ("collect_stats", "train")}
+    return {
+        "experiment": str(out),
+        "upstream": settings.upstream,
+        "weights": kind,
+        "weights_sha256": weights_sha256,
+        "config_sha256": sha256_json(config),
+        "seed": settings.seed,
+        "data": test.data.model_dump(),
+        "data_sha256": test.sha256,
+        "decoder": f"beam {decoding.get('beam_size', 20)}, CTC weight {decoding.get('ctc_weight', 0.5)}",
+        "methods": {
             "engine": f"espnet {version('espnet')}",
             "encoder": str(config.get("encoder", "rnn")),
             "units": settings.units,
-            "decoding": f"beam {decoding.get('beam_size', 20)}, CTC weight {decoding.get('ctc_weight', 0.5)}",
+            "rtf": "whole process, start and loading included",
         },
-        flags=_flags(settings.upstream, getattr(upstream, "weights", "random")),
-        artifacts={"hypotheses": os.path.relpath(hypotheses, Path(results) / system)},
-        provenance=collect(
-            config_sha256=sha256_json(config),
-            data_sha256=sha256_json({split: described.sha256 for split, described in about.items()}),
-            seed=settings.seed,
-        ),
-    )
-    return row, store.save(row, results)
+        "flags": _flags(settings.upstream, kind),
+        "train": {"wall_s": sum(stages.values()), "train_hours": train.data.hours},
+        "stages": stages,
+        "search": None if lr is None else {"lr_grid": [lr], "lr": lr, "selected_on": "dev", "scores": {}},
+        "wall_s": seconds["decode"],
+        "rtf": seconds["decode"] / heard_s,
+        "skipped": skipped,
+    }
 
 
 def _flags(upstream: str, weights: str) -> list[str]:
