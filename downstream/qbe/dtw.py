@@ -16,12 +16,14 @@ Array = NDArray[np.float32]
 
 SHORTEST_QUERY = 5
 """Queries of fewer frames match nothing (s3prl's rule)."""
+BLOCK_FRAMES = 50_000
+"""Of documents (padded to their longest) matched at once; a query of 5 s needs about 0.5 GB for them."""
 _TINY = 1e-9
 
 
 @dataclass(frozen=True)
-class Documents:
-    """All frames of all documents, with unit length, and where each document lies."""
+class Block:
+    """All frames of some documents, with unit length, and where each document lies."""
 
     frames: Array
     """(F, D)"""
@@ -29,17 +31,38 @@ class Documents:
     lens: NDArray[np.int64]
 
     @staticmethod
-    def of(clips: Sequence[Array]) -> Documents:
+    def of(clips: Sequence[Array]) -> Block:
         """Join (F, D) documents, each with at least one frame."""
         lens = np.array([len(clip) for clip in clips], dtype=np.int64)
-        return Documents(_unit(np.concatenate(list(clips))), np.cumsum(lens) - lens, lens)
+        return Block(_unit(np.concatenate(list(clips))), np.cumsum(lens) - lens, lens)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents to search, in order, in blocks."""
+
+    blocks: tuple[Block, ...]
+
+    @staticmethod
+    def of(clips: Sequence[Array], block_frames: int = BLOCK_FRAMES) -> Documents:
+        """Group (F, D) documents, each with at least one frame."""
+        groups: list[list[Array]] = []
+        longest = 0
+        for clip in clips:
+            longest = max(longest, len(clip))
+            if not groups or longest * (len(groups[-1]) + 1) > block_frames:
+                groups.append([])
+                longest = len(clip)
+            groups[-1].append(clip)
+        return Documents(tuple(Block.of(group) for group in groups))
 
 
 def normalized(clips: Sequence[Array]) -> list[Array]:
     """Every dimension with mean 0 and deviation 1 over all frames of all clips."""
-    joined = np.concatenate(list(clips)).astype(np.float64)
-    mean = joined.mean(axis=0)
-    deviation = np.maximum(joined.std(axis=0, ddof=min(1, len(joined) - 1)), _TINY)
+    frames = sum(map(len, clips))
+    mean = np.sum([clip.sum(axis=0, dtype=np.float64) for clip in clips], axis=0) / frames
+    squares = np.sum([((clip - mean) ** 2).sum(axis=0) for clip in clips], axis=0)
+    deviation = np.maximum(np.sqrt(squares / max(1, frames - 1)), _TINY)
     return [((clip - mean) / deviation).astype(np.float32) for clip in clips]
 
 
@@ -53,6 +76,10 @@ def match(query: Array, documents: Documents) -> NDArray[np.float64]:
         query: (Q, D) frames.
         documents: to search.
     """
+    return np.concatenate([_match(query, block) for block in documents.blocks])
+
+
+def _match(query: Array, documents: Block) -> NDArray[np.float64]:
     if len(query) < SHORTEST_QUERY:
         return np.zeros(len(documents.lens))
     distance = np.exp(1.0 - (_unit(query) @ documents.frames.T).astype(np.float64)) - 1.0  # (Q, F)

@@ -26,6 +26,10 @@ def test_a_query_is_found_where_it_is_hidden() -> None:
     documents[1][21:45:2] = query
     scores = match(query, Documents.of(documents))
     assert scores.argmax() == 1
+    in_blocks = Documents.of(documents, block_frames=60)
+    assert [len(block.lens) for block in in_blocks.blocks] == [1, 1, 1]
+    assert [len(b.lens) for b in Documents.of(documents, block_frames=115).blocks] == [2, 1]
+    assert match(query, in_blocks) == pytest.approx(scores, abs=1e-6)
     assert match(query[:4], Documents.of(documents)).tolist() == [0, 0, 0]
     assert match(query, Documents.of([documents[0][:1]])).shape == (1,)  # a document of one frame
 
