@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import torch
 from parity.foreign import LIMIT, convert, expect_parity, extracted, k2ssl_file, states_of
 from safetensors.torch import load_file
 
-from sslbench import cli
+from sslbench import cli, registry
+from sslbench import config as configs
 from sslbench.checkpoint import UpstreamCheckpoint
 from sslbench.convert.source import Source
 from sslbench.errors import SslbenchError
 from sslbench.io import write_yaml
 from sslbench.upstream.zipformer.convert import CONVERTER
-from sslbench.upstreams import build_model, load_upstream
+from sslbench.upstreams import build_model, load_upstream, model_class
 
 
 @pytest.mark.parametrize("name", ["zipformer_tiny", "hubert_tiny_ce", "hubert_tiny_nce"])
@@ -64,6 +66,36 @@ def test_full_size_settings_are_read_from_shapes(preset: str, tmp_path: Path) ->
     for key in (*keys, "unmasked_dims", "normalize"):
         assert imported.config[key] == getattr(model.config, key), key
     assert set(imported.assumed) == {"heads", "unmasked_dims", "normalize"}
+
+
+LISTINGS = {
+    "zipformer_base": "zipformer",
+    "zipformer_large": "zipformer",
+    "zipformer_pretrain_defaults": "zipformer",
+    "hubert_base_ce": "hubert_k2ssl",
+    "hubert_base_nce": "hubert_k2ssl",
+    "hubert_large_ce": "hubert_k2ssl",
+    "hubert_large_nce": "hubert_k2ssl",
+}
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["arguments", "shapes"])
+@pytest.mark.parametrize("listing", LISTINGS)
+def test_full_size_models_come_from_icefall_s_arguments_or_from_shapes(
+    listing: str, stated: bool, shared_dir: Path, tmp_path: Path
+) -> None:
+    folder = shared_dir / "fixtures" / "listings"
+    rows = [line.split("\t") for line in (folder / f"{listing}.txt").read_text().splitlines()]
+    shapes = {row[0]: json.loads(row[1]) for row in rows if not row[0].startswith("#")}
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    arguments = json.loads((folder / f"{listing}.kwargs.json").read_text())["args"] if stated else {}
+    family = LISTINGS[listing]
+    reader = registry.converters()[family].load().readers["k2ssl"]
+    imported = reader(Source("k2ssl", tmp_path, state, arguments))
+    cls = model_class(family)
+    with torch.device("meta"):
+        model = cls(configs.build(cls.config_class, imported.config, listing))
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == shapes
 
 
 def test_one_value_for_all_stacks_as_icefall_takes_it(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sslbench.nn.frontend import length_mask
 from sslbench.nn.upstream import LossOutput
 from sslbench.upstream.hubert_k2ssl.model import Hubert, HubertConfig
+from sslbench.upstreams import build_model
 
 CONV = [(24, 10, 5)] + [(24, 3, 2)] * 4 + [(24, 2, 2)] * 2
 TINY = {"layers": 3, "dim": 48, "ffn_dim": 96, "heads": 4, "conv_pos": 16, "conv_pos_groups": 4}
@@ -44,12 +46,41 @@ class Case:
         with torch.no_grad():
             features, lens = self.features()
             states = self.model.encode(features, lens, self.mask if mode == "mask" else None)
-        errors = [features.transpose(1, 2) - self.io[f"eval_{mode}.feature_extractor"]]
+            inputs = self.model.embed(features, None)  # recorded before masking
+            found = {
+                "feature_extractor": features.transpose(1, 2),
+                "layer_norm": self.model.layer_norm(features),  # type: ignore[misc]
+                "post_extract_proj": inputs,
+            }
+            if mode == "nomask":
+                valid = length_mask(lens, inputs.shape[1])[..., None]
+                found["encoder.pos_conv"] = self.model.encoder._position(inputs * valid).transpose(1, 2)
+        errors = [x - self.io[f"eval_{mode}.{name}"] for name, x in found.items()]
         for index in range(3):
             reference = self.io[f"eval_{mode}.encoder.layers.{index}"].transpose(0, 1)
             errors.append(states[index + 1] - reference[:, : states[0].shape[1]])
         errors.append(states[-1] - self.io[f"eval_{mode}.x"])
         return max(float(error.abs().max()) for error in errors)
+
+    def logit_error(self) -> float:
+        """Largest difference of the masked and the unmasked frames' logits."""
+        with torch.no_grad():
+            features, lens = self.features()
+            frames = self.model.encode(features, lens, self.mask)[-1]
+            valid = length_mask(lens, frames.shape[1])
+            errors = []
+            for kind, chosen in (("m", valid & self.mask), ("u", valid & ~self.mask)):
+                wanted = self.io[f"loss.logit_{kind}"]
+                logits = self.model.final_proj.logits(frames[chosen], *self.model._embeddings(0))
+                if (
+                    self.model.config.objective == "nce"
+                ):  # the target's cosine comes first, and is -inf in its place
+                    labels = self.io["in.kmeans"][:, : frames.shape[1]][chosen][:, None]
+                    logits = torch.cat([logits.gather(1, labels), logits.scatter(1, labels, -torch.inf)], 1)
+                same = wanted.isinf() == logits.isinf()
+                assert bool(same.all())
+                errors.append(float((logits - wanted)[~wanted.isinf()].abs().max()))
+        return max(errors)
 
     def loss(self) -> LossOutput:
         return self.model.masked_loss(*self.features(), self.io["in.kmeans"], self.mask)
@@ -88,6 +119,15 @@ def test_every_layer_equals_the_original(case: Case, mode: str) -> None:
     assert case.layer_error(mode) <= 1e-5
 
 
+def test_padding_mask_and_logits_equal_the_original(case: Case) -> None:
+    _, lens = case.features()
+    wanted = case.io["eval_nomask.padding_mask"] == 0
+    assert torch.equal(length_mask(lens, wanted.shape[1]), wanted)
+    assert case.logit_error() <= 1e-4  # cosines and logits are divided by 0.1
+    case.model.compat = False
+    assert not torch.equal(length_mask(case.features()[1], wanted.shape[1]), wanted)
+
+
 def test_loss_equals_the_original(case: Case) -> None:
     out, reference = case.loss(), case.meta["loss"]
     assert abs(out.loss_sum.item() - reference["total"]) <= 1e-5 * reference["total"]
@@ -105,30 +145,28 @@ def test_one_disturbed_weight_fails_every_check_above(case: Case) -> None:
     disturb(case.model)
     total = case.meta["loss"]["total"]
     assert case.layer_error("nomask") > 1e-3
+    assert case.logit_error() > 1e-3
     assert abs(case.loss().loss_sum.item() - total) > 1e-5 * total
     assert case.gradient_error() > 1e-3
 
 
 @pytest.mark.parametrize(
-    ("preset", "listing"),
+    ("preset", "listing", "others"),
     [
-        ("hubert_k2ssl_base", "hubert_base_ce"),
-        ("hubert_k2ssl_large", "hubert_large_ce"),
-        ("hubert_orig_large", "hubert_large_nce"),
+        ("hubert_k2ssl_base", "hubert_base_ce", {}),
+        ("hubert_k2ssl_large", "hubert_large_ce", {}),
+        ("hubert_orig_base", "hubert_base_nce", {"final_dim": 768}),  # icefall's default; fairseq has 256
+        ("hubert_orig_large", "hubert_large_nce", {}),
     ],
 )
 def test_full_size_keys_and_shapes_are_the_published_ones(
-    shared_dir: Path, preset: str, listing: str
+    shared_dir: Path, preset: str, listing: str, others: dict[str, int]
 ) -> None:
-    from sslbench import config, registry
-
     lines = (shared_dir / "fixtures" / "listings" / f"{listing}.txt").read_text().splitlines()
     rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
     expected = {key: json.loads(shape) for key, shape, _ in rows}
-    path = registry.upstreams()[preset].config
-    assert path is not None
     with torch.device("meta"):
-        model = Hubert(config.load(HubertConfig, path))
+        model = build_model(preset, others)
     assert {key: list(value.shape) for key, value in model.state_dict().items()} == expected
 
 

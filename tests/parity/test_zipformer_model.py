@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sslbench import config as configs
+from sslbench.nn.frontend import length_mask
 from sslbench.upstream.zipformer.config import ZipformerConfig
-from sslbench.upstream.zipformer.hubconf import CONFIGS
 from sslbench.upstream.zipformer.layer import ZipformerLayer
 from sslbench.upstream.zipformer.model import ZipformerSSL
+from sslbench.upstreams import build_model
 
 LIMIT = 1e-5
 # Both signals of the recording; the model is told where the second one ends, as the original was.
@@ -76,8 +76,9 @@ def recorded_run(model, io, masked: bool) -> dict[str, torch.Tensor]:
         hook.remove()
     found |= {f"encoder.encoders.{i}": x for i, x in enumerate(stacks)}
     found |= {"feature_extractor": features, "layer_norm": model.layer_norm(features), "x": output}
+    found["post_extract_proj"] = model.embed(features, None)  # recorded before masking
     if not masked:
-        found["post_extract_proj"] = inputs
+        assert torch.equal(inputs, found["post_extract_proj"])
     return found
 
 
@@ -96,7 +97,7 @@ def test_every_layer_and_stack(model, io, meta, masked):
     with torch.no_grad():
         found = worst(recorded_run(model, io, masked), io, kind)
         left = {k[len(kind) + 1 :] for k in meta["shapes"] if k.startswith(kind)} - set(found)
-        assert left <= {"padding_mask", "post_extract_proj"}
+        assert left <= {"padding_mask"}
         assert max(found.values()) < LIMIT, found
         model.encoder.encoders[0].layers[0].norm.log_scale += 0.001
         assert max(worst(recorded_run(model, io, masked), io, kind).values()) > 10 * LIMIT
@@ -110,6 +111,28 @@ def test_encoder_with_and_without_key_padding_mask(model, io, mode, recorded):
         assert float((model.encoder(x, lens, mode)[0] - wanted).abs().max()) < LIMIT
         other = "mask" if mode == "ignore" else "ignore"
         assert float((model.encoder(x, lens, other)[0] - wanted).abs().max()) > 1000 * LIMIT
+
+
+def logit_difference(model, io) -> float:
+    """Of the masked and the unmasked frames, which the original counts with a weight of 0."""
+    features, lens = model.features(io["in.source"], LENS)
+    mask = io["in.mask_indices"].bool()
+    frames = model.encode(features, lens, mask)[-1]
+    valid = length_mask(lens, frames.shape[1])
+    chosen = {"m": valid & mask, "u": valid & ~mask}
+    logits = {kind: model.final_proj.logits(frames[rows]) for kind, rows in chosen.items()}
+    return max(float((x - io[f"loss.logit_{kind}"]).abs().max()) for kind, x in logits.items())
+
+
+def test_padding_mask_and_logits(model, io):
+    wanted = io["eval_nomask.padding_mask"] == 0
+    with torch.no_grad():
+        assert torch.equal(length_mask(model.features(io["in.source"], LENS)[1], wanted.shape[1]), wanted)
+        assert logit_difference(model, io) < 10 * LIMIT  # logits are divided by 0.1
+        model.encoder.encoders[0].layers[0].norm.log_scale += 0.01
+        assert logit_difference(model, io) > 100 * LIMIT
+        model.compat = False
+        assert not torch.equal(length_mask(model.features(io["in.source"], LENS)[1], wanted.shape[1]), wanted)
 
 
 def loss_of(model, io):
@@ -171,12 +194,22 @@ def test_gradients_in_training_mode_without_chance(model, io, folder, monkeypatc
     assert gradient_difference(model, wanted) > 0.1
 
 
-@pytest.mark.parametrize(("name", "count"), [("base", 94_561_917), ("large", 305_938_464)])
-def test_full_sizes_have_the_originals_keys(shared_dir, name, count):
+DEFAULTS = {"dims": [192, 256, 384, 512, 384, 256]}  # of icefall's flags, which build no published model
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "others", "count"),
+    [
+        ("base", "zipformer_base", {}, 94_561_917),
+        ("large", "zipformer_large", {}, 305_938_464),
+        ("pretrain_defaults", "zipformer_base", DEFAULTS, 67_940_861),
+    ],
+)
+def test_full_sizes_have_the_originals_keys(shared_dir, name, preset, others, count):
     lines = (shared_dir / f"fixtures/listings/zipformer_{name}.txt").read_text().splitlines()
     wanted = dict(line.split("\t")[:2] for line in lines if not line.startswith("#"))
     with torch.device("meta"):
-        model = ZipformerSSL(configs.load(ZipformerConfig, CONFIGS / f"zipformer_{name}.yaml"))
+        model = build_model(preset, others)
     assert {k: str(list(v.shape)) for k, v in model.state_dict().items()} == wanted
     assert (
         sum(p.numel() for p in model.parameters())
