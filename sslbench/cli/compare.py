@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     from sslbench.report import store
     from sslbench.report.cautions import cautions
     from sslbench.report.markdown import summary_cells
-    from sslbench.report.paired import Items, compare_to, tied_with_best
+    from sslbench.report.paired import Items, compare_to, mark_against_best
     from sslbench.report.readings import cost_ratios, readings
     from sslbench.report.terminal import print_table
     from sslbench.report.view import summarise
@@ -56,8 +56,9 @@ def main(argv: list[str]) -> None:
     summary = summarise(rows)
     reference = chosen.systems[0] if chosen.systems else None
     comparison = compare_to(summary, Items(chosen.results), reference)
-    summary.tied = tied_with_best(summary, comparison.pairs)
-    print_table("Side by side (≈: no test tells it from the best)", *summary_cells(summary, bold=False))
+    mark_against_best(summary, comparison)
+    title = "Side by side (≈: no test tells it from the best; ?: not tested against it)"
+    print_table(title, *summary_cells(summary, bold=False))
     verdicts = [*(pair.sentence for pair in comparison.pairs), *comparison.untested]
     ratios = cost_ratios(summary, reference) if reference else []
     for line in [*verdicts, *readings(summary, comparison), *ratios]:

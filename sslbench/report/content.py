@@ -11,7 +11,7 @@ from sslbench.report.cautions import cautions
 from sslbench.report.curves import Curve, read_runs
 from sslbench.report.headline import headlines
 from sslbench.report.layers import read_layer_weights
-from sslbench.report.paired import Comparison, Items, compare_to, tied_with_best
+from sslbench.report.paired import Comparison, Items, compare_to, mark_against_best
 from sslbench.report.predictions import Item, worst
 from sslbench.report.readings import readings
 from sslbench.report.schema import ResultRow
@@ -62,7 +62,7 @@ def gather(results: Path, runs: Sequence[Path | str] = ()) -> Content:
     summary = summarise(rows)
     items = Items(results)
     comparison = compare_to(summary, items)
-    summary.tied = tied_with_best(summary, comparison.pairs)
+    mark_against_best(summary, comparison)
     curves, problems = read_runs(runs)
     return Content(
         rows=rows,

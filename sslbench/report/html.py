@@ -11,6 +11,7 @@ from sslbench.report.growth import growth_figures
 from sslbench.report.paired import p_text
 from sslbench.report.schema import ResultRow
 from sslbench.report.strips import strips
+from sslbench.report.view import MARKS
 
 NEEDS = "the page needs jinja2 and matplotlib; install them with: pip install 'sslbench[report]'"
 
@@ -41,6 +42,7 @@ def page(content: Content) -> str:
     return environment.get_template("page.html.j2").render(
         content=content,
         summary=content.summary,
+        marks=MARKS,
         style=style,
         trade_offs=plots.trade_offs(content.summary),
         growth=growth_figures(content.summary),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sslbench.report.view import Summary
+from sslbench.report.view import TIED, UNTESTED, Summary
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -26,7 +26,7 @@ def table(summary: Summary) -> str:
         for column in summary.columns:
             cell = summary.cell(system, column)
             text = rf"\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text)
-            text += r"$^{\approx}$" if cell.tied else ""
+            text += {TIED: r"$^{\approx}$", UNTESTED: r"$^{?}$"}.get(cell.mark, "")
             cells.append(text + (rf" {{\scriptsize {escape(cell.interval)}}}" if cell.interval else ""))
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])

@@ -8,7 +8,7 @@ from sslbench.report import numbers
 from sslbench.report.content import Content
 from sslbench.report.curves import Curve
 from sslbench.report.schema import ResultRow
-from sslbench.report.view import Summary
+from sslbench.report.view import MARKS, Summary
 
 
 def results_md(content: Content) -> str:
@@ -20,8 +20,7 @@ def results_md(content: Content) -> str:
     parts += [*(f"- {plain(line)}" for line in content.headlines), ""] if content.headlines else []
     parts += ["## Summary", "", *table(*summary_cells(summary)), ""]
     parts += [
-        "Square brackets hold 95 % intervals; bold is a column's best, ≈ marks systems that no test tells "
-        "from it. ↓ lower is better, ↑ higher.",
+        f"Square brackets hold 95 % intervals; bold is a column's best. {MARKS} ↓ lower is better, ↑ higher.",
         "",
     ]
     if content.trade_offs:
@@ -54,8 +53,7 @@ def summary_cells(summary: Summary, bold: bool = True) -> tuple[list[str], list[
         for column in summary.columns:
             cell = summary.cell(system, column)
             text = f"**{cell.text}**" if cell.best and bold else cell.text
-            mark = "≈" if cell.tied else ""
-            line.append(" ".join(part for part in (text, mark, cell.interval) if part))
+            line.append(" ".join(part for part in (text, cell.mark, cell.interval) if part))
         lines.append(line)
     return header, lines
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sslbench.report.predictions import Item, read_items
 from sslbench.report.schema import ResultRow
 from sslbench.report.stats import mcnemar, paired_test
-from sslbench.report.view import Column, Summary, System
+from sslbench.report.view import TIED, UNTESTED, Column, Summary, System
 
 SIGNIFICANT = 0.05
 DRAWS = 5000
@@ -224,15 +224,14 @@ def _asked_otherwise(one: Item, other: Item) -> bool:
     return one.length != other.length or bool(known and one.reference != other.reference)
 
 
-def tied_with_best(summary: Summary, pairs: Sequence[Pair]) -> set[tuple[str, str]]:
-    """(evaluation, system) of the systems that no test tells from the best of their score."""
-    best = {column: summary.measured(column)[0][0].name for column in summary.quality}
-    tied: set[tuple[str, str]] = set()
-    for pair in pairs:
-        ends = {pair.reference, pair.system}
-        if best[pair.column] in ends and not pair.shown:
-            tied |= {(pair.column.evaluation, name) for name in ends - {best[pair.column]}}
-    return tied
+def mark_against_best(summary: Summary, comparison: Comparison) -> None:
+    """Mark the scores that no test tells from the best, and those that were not tested against it."""
+    for column in summary.quality:
+        (best, _), *others = summary.measured(column)
+        for system, _ in others:
+            pair = comparison.pair(column, best.name, system.name)
+            if pair is None or not pair.shown:
+                summary.marks[column.evaluation, system.name] = UNTESTED if pair is None else TIED
 
 
 def holm(pairs: Sequence[Pair]) -> None:

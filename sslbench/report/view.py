@@ -48,6 +48,12 @@ class Column:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
+TIED, UNTESTED = "≈", "?"
+MARKS = (
+    f"{TIED} marks systems that no test tells from it, {UNTESTED} those that were not tested against it; "
+    "unmarked ones were shown to be worse."
+)
+
 MAX_TOGETHER, SCORES_PER_TABLE = 7, 5
 """Columns of one table: more do not fit a printed page."""
 
@@ -59,8 +65,8 @@ class Cell:
     text: str
     interval: str
     best: bool
-    tied: bool = False
-    """No difference from the column's best is shown."""
+    mark: str = ""
+    """`TIED` or `UNTESTED`, against the best of the column."""
 
 
 @dataclass
@@ -93,8 +99,8 @@ class Summary:
 
     columns: list[Column]
     systems: list[System]
-    tied: set[tuple[str, str]] = field(default_factory=set)
-    """(evaluation, system) that no test tells from the best of their score."""
+    marks: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(evaluation, system) -> `TIED` or `UNTESTED`, where either holds against the best of the score."""
 
     @property
     def quality(self) -> list[Column]:
@@ -128,8 +134,8 @@ class Summary:
         if found.low is not None and found.high is not None:
             interval = f"[{numbers.bare(found.low, found.unit)}, {numbers.bare(found.high, found.unit)}]"
         best = len(ranked) > 1 and found.value == ranked[0][1].value
-        tied = column.quality and (column.evaluation, system.name) in self.tied
-        return Cell(numbers.bare(found.value, found.unit), interval, best, tied and not best)
+        mark = self.marks.get((column.evaluation, system.name), "") if column.quality and not best else ""
+        return Cell(numbers.bare(found.value, found.unit), interval, best, mark)
 
 
 def _parts(columns: list[Column], most: int) -> list[list[Column]]:

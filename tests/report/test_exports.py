@@ -16,11 +16,11 @@ import yaml
 
 from sslbench.report import card, latex, store
 from sslbench.report.content import gather
-from sslbench.report.markdown import bars, results_md
+from sslbench.report.markdown import bars, results_md, summary_cells
 from sslbench.report.paired import Comparison, Pair
 from sslbench.report.readings import readings
 from sslbench.report.stats import mcnemar
-from sslbench.report.view import summarise
+from sslbench.report.view import TIED, summarise
 
 
 def profile(system: str, macs_g: float, **cost: float) -> dict[str, object]:
@@ -119,11 +119,22 @@ def test_a_tie_is_marked_and_the_best_is_not(tmp_path: Path) -> None:
     }
     for column in content.summary.quality:
         best = content.summary.measured(column)[0][0]
-        assert not content.summary.cell(best, column).tied
+        assert not content.summary.cell(best, column).mark
         for system in content.summary.systems:
-            if content.summary.cell(system, column).tied:
+            if content.summary.cell(system, column).mark:
                 assert system.name in marked
-    assert content.summary.tied
+    assert set(content.summary.marks.values()) == {TIED}
+
+
+def test_what_was_not_tested_is_not_taken_for_worse(results: Path) -> None:
+    content = gather(results)  # rows without predictions
+    header, lines = summary_cells(content.summary)
+    assert {line[0]: line[header.index("ASR WER (%) ↓")] for line in lines} == {
+        "a": "12.00 ?", "b": "**10.00**", "c": "20.00 ?"
+    }  # fmt: skip
+    assert "? those that were not tested against it; unmarked ones were shown to be worse" in results_md(
+        content
+    )
 
 
 def test_growth_is_drawn_where_it_was_measured(results: Path) -> None:
