@@ -85,7 +85,7 @@ def test_without_the_mend_padding_leaks(case: str, tmp_path: Path, monkeypatch: 
     assert padding_error(load_upstream("hf", ckpt=folder_of(case, tmp_path))) > 1e-3
 
 
-@pytest.mark.parametrize("case", ["wavlm", "conformer", "bert"])
+@pytest.mark.parametrize("case", CASES)
 def test_every_point_of_the_contract_holds(case: str, tmp_path: Path) -> None:
     folder = folder_of(case, tmp_path)
     points = check.check(lambda frozen: load_upstream("hf", ckpt=folder, frozen=frozen))
