@@ -51,6 +51,8 @@ def page(content: Content) -> str:
         costs_at_once=strips("All costs at once", content.summary, content.summary.costs, log=True),
         curves=plots.curve_figures(content.curves),
         layers=plots.layer_weights(content.layer_weights),
+        tuning_header=markdown.TUNING_HEADER,
+        tuning=markdown.tuning_costs(content.rows),
         every_header=markdown.EVERY_HEADER,
         every=markdown.every_figure(content.rows),
         flags=markdown.flags(content.rows),

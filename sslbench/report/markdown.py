@@ -36,6 +36,8 @@ def results_md(content: Content) -> str:
         parts += [*(f"- {plain(line)}" for line in verdicts), ""]
     if content.curves:
         parts += ["## Training", "", *table(CURVES_HEADER, curve_lines(content.curves)), ""]
+    if costs := tuning_costs(content.rows):
+        parts += ["## Fine-tuning cost", "", *table(TUNING_HEADER, costs), ""]
     parts += ["## Every figure", "", *table(EVERY_HEADER, every_figure(content.rows)), ""]
     parts += [*(f"- {plain(line)}" for line in flags(content.rows)), ""] if flags(content.rows) else []
     parts += ["## Where the numbers come from", "", *table(PROVENANCE_HEADER, provenance(content.rows)), ""]
@@ -85,6 +87,23 @@ def bars(values: Sequence[float]) -> str:
     shown = list(values) if len(values) <= BARS_SHOWN else shown
     low, span = min(shown), max(shown) - min(shown)
     return "".join(BARS[int((value - low) / span * 7.999) if span else 0] for value in shown)
+
+
+TUNING_HEADER = [
+    "system", "evaluation", "score [95 %]", "tuned", "trained parameters", "step", "peak memory", "training",
+]  # fmt: skip
+_TUNING = {"params_trainable": "parameters", "step_s": "s", "peak_mem_bytes": "bytes", "wall_s": "s"}
+
+
+def tuning_costs(rows: Sequence[ResultRow]) -> list[list[str]]:
+    """What fine-tuning cost, beside what it reached: one line per row that knows it."""
+    lines = []
+    for row in rows:
+        if row.cost.keys() >= _TUNING.keys():
+            score = numbers.metric(next(iter(row.metrics.values())))
+            costs = [numbers.quantity(row.cost[name], unit) for name, unit in _TUNING.items()]
+            lines.append([row.system, row.evaluation, score, row.methods.get("tune", numbers.ABSENT), *costs])
+    return lines
 
 
 EVERY_HEADER = ["system", "evaluation", "data", "tier", "weights", "metric", "value [95 %]", "n"]

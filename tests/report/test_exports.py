@@ -14,7 +14,7 @@ import fake_benchmark as fake
 import pytest
 import yaml
 
-from sslbench.report import card, latex, store
+from sslbench.report import card, html, latex, store
 from sslbench.report.content import gather
 from sslbench.report.markdown import bars, results_md, summary_cells
 from sslbench.report.paired import Comparison, Pair
@@ -231,3 +231,15 @@ def test_a_wide_summary_is_split_evenly_and_loses_nothing(tmp_path: Path) -> Non
     assert [column for columns in summary.tables for column in columns] == summary.columns
     narrow = summarise(store.load_all(fake.write_benchmark(tmp_path / "small"))[:1])
     assert narrow.tables == [narrow.columns]
+
+
+def test_fine_tuning_s_cost_stands_beside_its_score(results: Path) -> None:
+    pytest.importorskip("jinja2")
+    content = gather(results)
+    assert "Fine-tuning cost" not in results_md(content) + html.page(content)
+    cost = {"params_trainable": 700_000.0, "step_s": 0.63082, "peak_mem_bytes": 2.0**30, "wall_s": 445.4}
+    row = store.make_row(**{**score("a", 12.0), "cost": cost, "methods": {"tune": "frozen"}})
+    store.save(row, results)
+    content = gather(results)
+    assert "| a | asr | 12.00 % | frozen | 0.70 M | 0.631 s | 1024 MiB | 445 s |" in results_md(content)
+    assert "<td>0.631 s</td>" in html.page(content)
