@@ -22,10 +22,12 @@ _HEAD = (
 
 
 def write(rows: Sequence[Prediction], path: Path) -> None:
-    """Write every query with its score in every document."""
+    """Write every searched query with its score in every document."""
     lines = [_HEAD]
     for row in rows:
         words = row.hyp.split()
+        if not words:
+            continue
         lines.append(
             f'  <detected_termlist termid={quoteattr(row.id)} term_search_time="1.0" oov_term_count="1">\n'
         )
@@ -40,12 +42,12 @@ def write(rows: Sequence[Prediction], path: Path) -> None:
 
 
 def read(rows: Sequence[Prediction], path: Path) -> list[str]:
-    """The answers for these queries. Raises `SslbenchError` when one is missing."""
+    """The answers for these queries, empty for unsearched ones. Raises `SslbenchError` where one lacks."""
     found = {
         name: " ".join(f"{file} {score}" for file, score in _TERM.findall(body))
         for name, body in _LIST.findall(path.read_text(encoding="utf-8"))
     }
-    missing = [row.id for row in rows if row.id not in found]
+    missing = [row.id for row in rows if row.hyp and row.id not in found]
     if missing:
         raise SslbenchError(f"{path}: lacks {len(missing)} of {len(rows)} queries, first {missing[0]}")
-    return [found[row.id] for row in rows]
+    return [found.get(row.id, "") for row in rows]

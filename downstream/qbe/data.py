@@ -32,7 +32,7 @@ class Search:
     queries: list[Cut]
     documents: list[Cut]
     found: dict[str, set[str]]
-    """Query id → ids of the documents that hold it."""
+    """Query id → ids of the documents that hold it; also of queries that are not searched."""
 
 
 def quesst_home(root: Path) -> Path | None:

@@ -36,6 +36,7 @@ class Task(UntrainedTask):
     def prepare(self, root: Path) -> Parts:
         home = quesst_home(root)
         searches = read_quesst(home) if home else read_manifests(root, self.settings, self.tier)
+        self._unsearched = {part: _unsearched(search) for part, search in searches.items()}
         parts: Parts = {part: _examples(search) for part, search in searches.items()}
         return {"train": [], **parts}
 
@@ -63,16 +64,22 @@ class Task(UntrainedTask):
             scores = standardized(match(clips[query.id], documents))
             answer = " ".join(f"{name} {score:.4f}" for name, score in zip(names, scores, strict=True))
             rows.append(Prediction(query.id, answer, query.reference, query.id))
-        return rows
+        return rows + self._unsearched[part]
 
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, Metric]:
+        """MTWV of the searched queries, and of all in the ground truth, where the others are missed."""
         scores, targets = read_answers(predictions)
         value, _ = max_twv(scores, targets)
-        low, high = _interval(scores, targets, value)
-        metric = Metric(
-            value=100 * value, unit="%", higher_is_better=True, low=100 * low, high=100 * high, n=len(scores)
-        )
-        return {"mtwv": metric}
+        metrics = {"mtwv": _metric(value, _interval(scores, targets, value), len(scores))}
+        unsearched = sum(not row.hyp for row in predictions)
+        if unsearched:
+            # a missed query adds nothing to the sum, and one without any occurrence is not counted
+            counted = int(targets.any(axis=1).sum())
+            share = counted / (counted + unsearched)
+            low, high = _interval(scores, targets, value)
+            ends = (share * low, share * high)
+            metrics["mtwv_all_queries"] = _metric(share * value, ends, len(predictions))
+        return metrics
 
     def write_archive(self, rows: Sequence[Prediction], path: Path) -> None:
         """The leaderboard's file. See `sslbench.downstream.qbe.archive`."""
@@ -84,6 +91,18 @@ class Task(UntrainedTask):
 
     def facts(self) -> Mapping[str, Any]:
         return {"gain": GAIN}
+
+
+def _metric(value: float, ends: tuple[float, float], n: int) -> Metric:
+    low, high = (100 * end for end in ends)
+    return Metric(value=100 * value, unit="%", higher_is_better=True, low=low, high=high, n=n)
+
+
+def _unsearched(search: Search) -> list[Prediction]:
+    """The queries of the ground truth that are not searched, as rows without an answer."""
+    searched = {cut.id for cut in search.queries}
+    others = {name: where for name, where in search.found.items() if name not in searched}
+    return [Prediction(name, "", " ".join(sorted(others[name])), name) for name in sorted(others)]
 
 
 def _examples(search: Search) -> list[Example]:
@@ -98,7 +117,7 @@ def _examples(search: Search) -> list[Example]:
 def read_answers(
     predictions: Sequence[Prediction],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(Q, N) scores and truth from prediction rows `DOCUMENT SCORE DOCUMENT SCORE …`.
+    """(Q, N) scores and truth from prediction rows `DOCUMENT SCORE DOCUMENT SCORE …`, where searched.
 
     Raises:
         SslbenchError: rows that are not about the same documents.
@@ -107,6 +126,8 @@ def read_answers(
     scores, targets = [], []
     for row in predictions:
         words = row.hyp.split()
+        if not words:
+            continue
         if names and words[::2] != names:
             raise SslbenchError(f"qbe: {row.id} was not searched in the documents of the query before it")
         names = words[::2]

@@ -14,7 +14,9 @@ from sslbench.downstream.qbe.dtw import Documents, match, standardized
 from sslbench.downstream.qbe.task import Task, read_answers
 from sslbench.downstream.qbe.twv import BETA, max_twv
 from sslbench.errors import SslbenchError
+from sslbench.probe.rundir import RunDir
 from sslbench.probe.runner import Named, ProbeSettings, run_task
+from sslbench.probe.score import score_experiment
 from sslbench.probe.task import Prediction
 
 
@@ -93,6 +95,11 @@ def quesst(root: Path) -> Path:
             lines.append(f"quesst14Database/{name}_queries/{query}.wav nnenglish")
             terms.append(f'<term termid="{query}">\n<termtext>word{number}</termtext></term>')
             found.append(f"LEXEME d{number} 1 0.0 1.2 word{number} lex <NA> <NA>")
+        for number in (7, 8):
+            query = f"quesst14_{part}_{number:04d}"
+            lines.append(f"quesst14Database/{name}_queries/{query}.wav czech")
+            terms.append(f'<term termid="{query}">\n<termtext>slovo{number}</termtext></term>')
+            found.append(f"LEXEME x 1 0.0 1.2 slovo{number} lex <NA> <NA>")
         (scoring / f"language_key_{name}.lst").write_text("\n".join(lines) + "\n")
         (truth / f"quesst14_{part}.tlist.xml").write_text("<termlist>" + "\n".join(terms) + "</termlist>")
         (truth / f"quesst14_{part}.rttm").write_text("\n".join(found) + "\n")
@@ -109,6 +116,16 @@ def test_quesst_is_searched_and_its_queries_are_found(tmp_path: Path) -> None:
     assert row.metrics["mtwv"].value == pytest.approx(100)
     assert row.metrics["mtwv"].n == 2
     assert row.data.corpus == "quesst14"
+    # the ground truth has two more queries in another language, which nobody searched
+    assert row.metrics["mtwv_all_queries"].value == pytest.approx(50)
+    (scored,) = score_experiment(tmp_path / "exp")
+    assert scored.metrics == row.metrics
+    rows = RunDir(tmp_path / "exp" / "qbe").predictions(1.0, "test")
+    assert [row.hyp for row in rows][2:] == ["", ""]
+    task = Task("full")
+    task.write_archive(rows, tmp_path / "list.xml")
+    assert (tmp_path / "list.xml").read_text().count("<detected_termlist") == 2
+    assert task.read_archive(rows, tmp_path / "list.xml") == [row.hyp for row in rows]
 
 
 def test_what_quesst_lacks_is_named(tmp_path: Path) -> None:
