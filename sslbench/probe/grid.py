@@ -54,6 +54,14 @@ class Grid(ABC):
         """Put a state back."""
 
     @abstractmethod
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that training changes, as tensors and plain values; may alias living weights."""
+
+    @abstractmethod
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put a snapshot back."""
+
+    @abstractmethod
     def layer_shares(self, k: int) -> list[float]:
         """What each layer contributes to a probe; sums to one."""
 
@@ -133,6 +141,21 @@ class FrameGrid(Grid):
 
     def load(self, k: int, state: dict[str, torch.Tensor]) -> None:
         self.probes[k].load_state_dict(state)
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "probes": [dict(probe.state_dict()) for probe in self.probes],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "skipped": self.skipped,
+            "updates": self._updates,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        for k, state in enumerate(snapshot["probes"]):
+            self.load(k, state)
+        for optimizer, state in zip(self.optimizers, snapshot["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.skipped, self._updates = snapshot["skipped"], snapshot["updates"]
 
     def layer_shares(self, k: int) -> list[float]:
         return self.probes[k].layer_shares()

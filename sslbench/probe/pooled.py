@@ -109,6 +109,20 @@ class PooledGrid(Grid):
             for key, name in NAMES.items():
                 self.weights[key][k] = state[name].to(self.device)
 
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "weights": {key: stack.detach() for key, stack in self.weights.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "skipped": self.skipped,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for key, stack in self.weights.items():
+                stack.copy_(snapshot["weights"][key])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+        self.skipped = snapshot["skipped"]
+
     def layer_shares(self, k: int) -> list[float]:
         return [float(share) for share in self.weights["mix"].detach()[k].softmax(dim=0)]
 

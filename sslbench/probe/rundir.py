@@ -8,6 +8,7 @@ from typing import Any
 
 from sslbench.errors import SslbenchError
 from sslbench.io import atomic_path, read_json, read_jsonl, sha256_json, write_json, write_jsonl
+from sslbench.probe.resume import Unfinished
 from sslbench.probe.task import Prediction
 from sslbench.probe.train import Point
 
@@ -57,6 +58,10 @@ class RunDir:
     def lr_folder(self, lr: float, fold: str = "") -> Path:
         """The folder of one unit: a grid point (of a fold)."""
         return self.folder / fold / f"lr-{lr!r}"
+
+    def unfinished(self, fold: str, key: str, points: list[float]) -> Unfinished:
+        """Where the training of some grid points of a fold is kept until it is done."""
+        return Unfinished(self.folder / fold / "training.pt", sha256_json([key, fold, points]))
 
     def finished(self, fold: str = "") -> dict[float, dict[str, Any]]:
         """`done.json` of every finished unit of a fold, by grid point."""

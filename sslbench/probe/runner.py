@@ -18,6 +18,7 @@ from sslbench.probe.encoder import Encoder
 from sslbench.probe.estimate import announce
 from sslbench.probe.plan import Plan, audio_digest, identity, make_plan
 from sslbench.probe.pooled import make_grid
+from sslbench.probe.resume import Unfinished
 from sslbench.probe.row import task_row
 from sslbench.probe.rundir import RunDir
 from sslbench.probe.score import score_run
@@ -147,15 +148,17 @@ def _train_missing(
             continue
         began = time.monotonic()
         parts = {part: [n for n in numbers if good[n]] for part, numbers in plan.folds[name].items()}
-        points = _solve(task, Fold(name, plan.examples, parts), store, values, settings)
+        unfinished = run.unfinished(name, key, values)
+        points = _solve(task, Fold(name, plan.examples, parts), store, values, settings, unfinished)
         cost = {
-            "wall_s": (time.monotonic() - began) / len(values) + features_s / left,
+            "wall_s": (time.monotonic() - began + unfinished.earlier_s) / len(values) + features_s / left,
             "features_s": features_s / left,
             "peak_mem_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
             "params_trainable": float(sum(v.numel() for v in points[0].best_state.values())),
         }
         for point in points:
             run.finish(point, name, cost)
+        unfinished.remove()
 
 
 def open_store(
@@ -177,8 +180,9 @@ def open_store(
 
 
 def _solve(
-    task: ProbeTask, fold: Fold, store: Store, values: list[float], settings: ProbeSettings
-) -> list[Point]:
+    task: ProbeTask, fold: Fold, store: Store, values: list[float], settings: ProbeSettings,
+    unfinished: Unfinished,
+) -> list[Point]:  # fmt: skip
     points = [Point(value) for value in values]
     if isinstance(task, UntrainedTask):
         fold.check(task.name, ("dev", "test"))
@@ -186,7 +190,7 @@ def _solve(
             _answer(task, fold, store, point)
         return points
     grid = make_grid(task, store, fold.examples, values, settings.seed, settings.device)
-    GridTrainer(task, fold, grid, points).train(settings.seed)
+    GridTrainer(task, fold, grid, points, unfinished).train(settings.seed)
     return points
 
 

@@ -11,6 +11,7 @@ import torch
 
 from sslbench.errors import SslbenchError
 from sslbench.probe.grid import Grid
+from sslbench.probe.resume import Unfinished
 from sslbench.probe.task import Example, Prediction, ProbeTask
 from sslbench.progress import Progress
 
@@ -64,7 +65,10 @@ class Fold:
 class GridTrainer:
     """Trains all grid points over one stream of batches, keeping each one's best state on dev."""
 
-    def __init__(self, task: ProbeTask, fold: Fold, grid: Grid, points: Sequence[Point]) -> None:
+    def __init__(
+        self, task: ProbeTask, fold: Fold, grid: Grid, points: Sequence[Point],
+        unfinished: Unfinished | None = None,
+    ) -> None:  # fmt: skip
         """Set up.
 
         Args:
@@ -72,20 +76,27 @@ class GridTrainer:
             fold: its examples.
             grid: the probes, one per point.
             points: filled by `train`.
+            unfinished: what an earlier run of the same training left, and where to save.
         """
         fold.check(task.name, ("train", "dev", "test"))
         self.task, self.fold, self.grid, self.points = task, fold, grid, points
         self._alive = list(range(len(points)))
+        self._unfinished = unfinished
 
     def train(self, seed: int) -> None:
         """Run the protocol's steps; afterwards every point has its best state's answers on dev and test."""
         protocol = self.task.protocol
         stream = self.task.batches(self.fold.of("train"), seed)
         numbers = self.fold.parts["train"]
-        sums, since = torch.zeros(len(self.points), dtype=torch.float64), 0
+        sums, since, first = torch.zeros(len(self.points), dtype=torch.float64), 0, 0
+        found = self._unfinished.load(self.grid, self.points) if self._unfinished else None
+        if found:
+            first, since, sums, self._alive = (found[name] for name in ("step", "since", "sums", "alive"))
+            for _ in range(first):
+                next(stream)
         what = f"{self.task.name}{' ' + self.fold.name if self.fold.name else ''}: steps × {len(self.points)}"
-        with Progress(what, protocol.steps) as progress:
-            for step in range(1, protocol.steps + 1):
+        with Progress(what, protocol.steps, done=first) as progress:
+            for step in range(first + 1, protocol.steps + 1):
                 sums += self.grid.update([numbers[i] for i in next(stream)], self._alive)
                 since += 1
                 if step % protocol.eval_every == 0 or step == protocol.steps:
@@ -95,6 +106,9 @@ class GridTrainer:
                         self._stop_hopeless(step)
                     progress.advance(0, note=self._note())
                 progress.advance(note="")
+                if self._unfinished:
+                    now = {"step": step, "since": since, "sums": sums, "alive": self._alive}
+                    self._unfinished.save(self.grid, self.points, now)
         self._finish()
 
     def _evaluate(self, step: int, losses: list[float]) -> None:
