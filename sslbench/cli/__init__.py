@@ -45,7 +45,8 @@ How good is a speech SSL encoder, what does it cost, and is the difference real?
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit status: 0 done, 1 a check failed, 2 wrong input."""
+    """Run one verb. Returns the exit status: 0 done, 1 a check failed, 2 wrong input, 130 interrupted; an
+    outside program's own status where a verb runs one (`espnet`, `launch`)."""
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.formatwarning = lambda message, *_, **__: f"sslbench: warning: {message}\n"
     if words == ["--version"]:

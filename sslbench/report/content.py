@@ -12,7 +12,7 @@ from sslbench.report.curves import Curve, read_runs
 from sslbench.report.headline import headlines
 from sslbench.report.layers import read_layer_weights
 from sslbench.report.paired import Comparison, Items, compare_to, mark_against_best
-from sslbench.report.predictions import Item, worst
+from sslbench.report.predictions import Item, aligned, whole_list, worst
 from sslbench.report.readings import readings
 from sslbench.report.schema import ResultRow
 from sslbench.report.view import Summary, summarise
@@ -26,7 +26,10 @@ class Worst:
     """The utterances that one system gets most wrong in one score."""
 
     title: str
-    items: list[Item]
+    items: list[tuple[Item, list[tuple[str, str]]]]
+    """With their words aligned: (said, heard)."""
+    whole: str
+    """The file that lists all errors, from the folder that holds the results folder."""
 
 
 @dataclass
@@ -73,28 +76,32 @@ def gather(results: Path, runs: Sequence[Path | str] = ()) -> Content:
         trade_offs=readings(summary, comparison),
         curves=curves,
         layer_weights=read_layer_weights(rows, results),
-        worst=_worst(summary, items),
-        commands=reproduce(rows),
+        worst=_worst(summary, items, results),
+        commands=commands(rows),
         problems=problems,
     )
 
 
-def _worst(summary: Summary, items: Items) -> list[Worst]:
+def _worst(summary: Summary, items: Items, results: Path) -> list[Worst]:
     lists: list[Worst] = []
     for column in summary.quality:
         if column.higher_is_better:
             continue  # a wrong answer is not more wrong than another
         for system, _ in summary.measured(column):
-            found = items.of(system.rows[column.evaluation])
+            row = system.rows[column.evaluation]
+            found = items.of(row)
             if not isinstance(found, str) and len(lists) < MAX_WORST and (top := worst(found)):
-                lists.append(Worst(f"{column.title}, {system.name}", top))
+                shown = [(item, aligned(item)) for item in top]
+                lists.append(Worst(f"{column.title}, {system.name}", shown, whole_list(row, results)))
     return lists
 
 
-def reproduce(rows: Sequence[ResultRow]) -> list[str]:
-    """Shell lines that make the rows again: the commit, then each command once, oldest first."""
-    commits = sorted({row.provenance.commit for row in rows} - {"installed"})
-    lines = [f"git checkout {commit}" for commit in commits[:1]]
-    lines += [f"# other rows: git checkout {commit}" for commit in commits[1:]]
-    ordered = sorted(rows, key=lambda row: row.provenance.created_utc)
-    return lines + list(dict.fromkeys(" ".join(row.provenance.command.split()) for row in ordered))
+def commands(rows: Sequence[ResultRow]) -> list[str]:
+    """The shell lines that wrote the rows, each once, under the commit that they ran at; oldest first."""
+    by_commit: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: row.provenance.created_utc):
+        stamp = row.provenance
+        known = "# installed package" if stamp.commit == "installed" else f"git checkout {stamp.commit}"
+        head = known + ("  # and uncommitted changes" if stamp.dirty else "")
+        by_commit.setdefault(head, []).append(" ".join(stamp.command.split()))
+    return [line for head, ran in by_commit.items() for line in (head, *dict.fromkeys(ran))]

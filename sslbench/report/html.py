@@ -76,7 +76,7 @@ def subtitle(rows: list[ResultRow]) -> str:
 
 
 def shared_facts(rows: list[ResultRow]) -> list[tuple[str, str]]:
-    """What holds for every row, and the number of variants where it does not."""
+    """(name, value) of what rows share; up to four variants where they differ, and an ellipsis for more."""
     stamps = [row.provenance for row in rows]
     facts: dict[str, set[str]] = {
         "Commit": {stamp.commit + (" + uncommitted changes" if stamp.dirty else "") for stamp in stamps},

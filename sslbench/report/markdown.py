@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sslbench.report import numbers
+from sslbench.report import numbers, published
 from sslbench.report.content import Content
 from sslbench.report.curves import Curve
 from sslbench.report.schema import ResultRow
@@ -42,7 +42,11 @@ def results_md(content: Content) -> str:
     parts += [*(f"- {plain(line)}" for line in flags(content.rows)), ""] if flags(content.rows) else []
     parts += ["## Where the numbers come from", "", *table(PROVENANCE_HEADER, provenance(content.rows)), ""]
     if content.commands:
-        parts += ["## How to reproduce", "", "```sh", *content.commands, "```", ""]
+        parts += ["## Commands that wrote the rows", "", "```sh", *content.commands, "```", ""]
+    parts += ["## Published by others", "", "Not measured here: other data, code and machines.", ""]
+    for other in published.tables().values():
+        said = f"{other.protocol}. {other.note} Source: {other.source}."
+        parts += [f"### {plain(other.title)}", "", plain(said), "", *table(other.header, other.lines), ""]
     return "\n".join(parts)
 
 

@@ -14,6 +14,8 @@ from sslbench.report.style import Figure, Theme
 from sslbench.report.view import Column, Summary
 
 MAX_LABELS = 12
+SCORES_SHOWN = 2
+"""Scores that are plotted against cost."""
 PARETO_COSTS = ("macs_g", "device_hours", "rtf", "peak_mem_train_bytes")
 LAYERS = "layer (0 is the input of the encoder)"
 
@@ -28,11 +30,11 @@ class Point:
     index: int  # of its colour and marker
 
 
-def trade_offs(summary: Summary, qualities: int = 2) -> list[Figure]:
+def trade_offs(summary: Summary) -> list[Figure]:
     """Quality against each kind of cost that was measured, for the first scores."""
     figures = []
     costs = [column for name in PARETO_COSTS for column in summary.costs if column.metric == name]
-    for quality in summary.quality[:qualities]:
+    for quality in summary.quality[:SCORES_SHOWN]:
         for cost in costs:
             points = _points(summary, quality, cost)
             if len(points) > 1:

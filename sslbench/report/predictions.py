@@ -6,6 +6,7 @@ utterances where higher is better. Predictions are used only when they give the 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,21 @@ def worst(items: dict[str, Item], count: int = 5) -> list[Item]:
     """The utterances with the most edits, most first."""
     wrong = [item for item in items.values() if item.errors > 0]
     return sorted(wrong, key=lambda item: (-item.errors, -item.errors / max(item.length, 1), item.id))[:count]
+
+
+def aligned(item: Item) -> list[tuple[str, str]]:
+    """(said, heard) word by word, one of them empty where a word was left out or put in."""
+    import kaldialign
+
+    nothing = ""  # no word is empty, so it cannot be mistaken for one
+    return list(kaldialign.align(item.reference.split(), item.hypothesis.split(), nothing))
+
+
+def whole_list(row: ResultRow, results: Path) -> str:
+    """Where all errors of a row are listed: a path from the folder that holds the results folder."""
+    named = row.artifacts.get("errors")
+    path = row_path(results, row.system, row.evaluation).parent / named if named else _path(row, results)
+    return os.path.relpath(path, results.parent) if path else "not on disk"
 
 
 def _path(row: ResultRow, results: Path) -> Path | None:

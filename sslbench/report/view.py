@@ -14,6 +14,15 @@ NOT_QUALITY = ("profile", "pretrain")
 OVERALL = "superb"
 """The evaluation that holds a score over all tasks; it comes before theirs."""
 
+TIED, UNTESTED = "≈", "?"
+MARKS = (
+    f"{TIED} marks systems that no test tells from it, {UNTESTED} those that were not tested against it; "
+    "unmarked ones were shown to be worse."
+)
+
+MAX_TOGETHER, SCORES_PER_TABLE = 7, 5
+"""Columns of one table: more do not fit a printed page."""
+
 # (evaluation, metric) -> title, unit as displayed
 COSTS = {
     ("profile", "params_total"): ("Parameters", "M"),
@@ -46,16 +55,6 @@ class Column:
     def label(self) -> str:
         """Title with unit, for axes and headers."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
-
-
-TIED, UNTESTED = "≈", "?"
-MARKS = (
-    f"{TIED} marks systems that no test tells from it, {UNTESTED} those that were not tested against it; "
-    "unmarked ones were shown to be worse."
-)
-
-MAX_TOGETHER, SCORES_PER_TABLE = 7, 5
-"""Columns of one table: more do not fit a printed page."""
 
 
 @dataclass(frozen=True)

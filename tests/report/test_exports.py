@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from sslbench.report import card, html, latex, store
-from sslbench.report.content import gather
+from sslbench.report.content import commands, gather
 from sslbench.report.markdown import bars, results_md, summary_cells
 from sslbench.report.paired import Comparison, Pair
 from sslbench.report.readings import readings
+from sslbench.report.schema import ResultRow
 from sslbench.report.stats import mcnemar
 from sslbench.report.view import TIED, summarise
 
@@ -243,3 +244,27 @@ def test_fine_tuning_s_cost_stands_beside_its_score(results: Path) -> None:
     content = gather(results)
     assert "| a | asr | 12.00 % | frozen | 0.70 M | 0.631 s | 1024 MiB | 445 s |" in results_md(content)
     assert "<td>0.631 s</td>" in html.page(content)
+
+
+def test_commands_stand_under_the_commit_that_they_ran_at() -> None:
+    def row(system: str, hour: int, commit: str, command: str, dirty: bool = False) -> ResultRow:
+        made = {"created_utc": f"2026-11-21T{hour:02}:00:00+00:00", "commit": commit, "command": command}
+        return store.make_row(**fake.fields(system, provenance=fake.stamp(**made, dirty=dirty)))
+
+    rows = [row("a", 3, "bbb", "late"), row("b", 1, "aaa", "early"), row("c", 2, "bbb", "middle")]
+    rows += [
+        row("d", 4, "bbb", "late"),
+        row("e", 5, "aaa", "last", dirty=True),
+        row("f", 6, "installed", "x"),
+    ]
+    assert commands(rows) == [
+        "git checkout aaa", "early", "git checkout bbb", "middle", "late",
+        "git checkout aaa  # and uncommitted changes", "last", "# installed package", "x",
+    ]  # fmt: skip
+
+
+def test_published_figures_stand_apart_in_results_md(results: Path) -> None:
+    measured, published = results_md(gather(results)).split("## Published by others")
+    assert "| HuBERT Base |" in published
+    assert "HuBERT Base" not in measured
+    assert "Source: " in published

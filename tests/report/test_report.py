@@ -261,3 +261,18 @@ def test_the_command_prints_table_and_paths(
 def test_no_rows_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "holds no result rows" in capsys.readouterr().err
+
+
+def test_the_worst_utterances_are_aligned_and_the_whole_list_is_named(
+    built: tuple[Content, Path], benchmark_dir: Path
+) -> None:
+    content, out = built
+    for worst in content.worst:
+        for item, pairs in worst.items:
+            assert [said for said, _ in pairs if said] == item.reference.split()
+            assert [heard for _, heard in pairs if heard] == item.hypothesis.split()
+            assert sum(said != heard for said, heard in pairs) == item.errors
+        assert (benchmark_dir / worst.whole).is_file()
+    page = (out / "index.html").read_text()
+    assert '<span class="wrong"><span>' in page
+    assert "All errors: results/fbank/asr/predictions.jsonl" in page
