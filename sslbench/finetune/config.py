@@ -100,7 +100,9 @@ class FinetuneConfig:
     clip_norm: float = 5.0
     """Largest gradient norm."""
     max_duration_s: float = 20.0
-    """Audio per batch, padding included."""
+    """Audio per batch and process, padding included."""
+    accum: int = 1
+    """Batches per update and process, where a GPU does not hold all at once."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16 run the forward pass under autocast; CTC itself stays in fp32."""
     device: str = "auto"
@@ -147,6 +149,7 @@ class FinetuneConfig:
             valid_every=self.eval_every_steps,
             save_every=self.eval_every_steps,
             keep_last=self.keep_checkpoints,
+            accum=self.accum,
             precision=self.precision,
             bad_updates=MOST_BAD_UPDATES,
             mean_first=True,
@@ -164,9 +167,10 @@ class FinetuneConfig:
             or self.eval_every_steps < 1
             or self.log_every_steps < 1
             or self.keep_checkpoints < 1
+            or self.accum < 1
         ):
             problems.append(
-                "steps, eval_every_steps, log_every_steps and keep_checkpoints must be at least 1"
+                "steps, eval_every_steps, log_every_steps, keep_checkpoints and accum must be at least 1"
             )
         if self.span_mask_prob > 0 and self.tune in ("frozen", "ladder"):
             problems.append(

@@ -135,7 +135,7 @@ class FinetuneJob(Job[Labelled, Labelled]):
         upstream.train(step >= first)  # before that, as repeatable as a frozen one
         encoder: Any = getattr(upstream, "model", None)
         if hasattr(encoder, "set_batch_count"):
-            update_s = self.config.max_duration_s * self.world.size
+            update_s = self.config.max_duration_s * self.config.accum * self.world.size
             encoder.set_batch_count(batch_count(max(0, step - first), update_s, REF_DURATION_S))
 
     def collate(self, raw: Labelled) -> Batch[Labelled]:

@@ -248,6 +248,16 @@ def test_a_loss_that_is_not_finite_is_skipped_then_fatal(
         finetune(dataclasses.replace(config, exp_dir=config.exp_dir + "2"))
 
 
+def test_batches_are_accumulated(make_config: Make) -> None:
+    used = []
+    for accum in (1, 2):
+        config = make_config(steps=3, eval_every_steps=3, accum=accum, max_duration_s=4.0, utterance_log=True)
+        config = dataclasses.replace(config, exp_dir=f"{config.exp_dir}{accum}")
+        finetune(config)
+        used.append(sum(len(row["ids"]) for row in read_jsonl(Path(config.exp_dir) / "utterances-0.jsonl")))
+    assert 1.5 * used[0] < used[1] < 2.5 * used[0]
+
+
 def test_checkpoints_are_pruned_and_best_is_kept(make_config: Make) -> None:
     config = make_config(steps=25, eval_every_steps=5)
     done = finetune(config)

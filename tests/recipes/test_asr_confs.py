@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recipe_runner import run
 
 from sslbench import config as configs
 from sslbench.errors import SslbenchError
@@ -28,6 +29,21 @@ def test_librispeech_has_one_for_each_amount_of_labels() -> None:
     by_name = {path.stem: path for path in CONFS if path.parts[-4] == "librispeech"}
     steps = [configs.load(FinetuneConfig, by_name[f"asr_{h}h"]).steps for h in (1, 10, 100, 960)]
     assert steps == [13_000, 20_000, 80_000, 320_000]  # wav2vec 2.0 (arXiv 2006.11477), appendix B
+
+
+def test_librispeech_trains_on_all_gpus_and_scores_both_test_sets() -> None:
+    options = (
+        "--stages asr --upstream hubert_k2ssl_base --baselines= --twins false --expdir none --resultsdir none"
+    )
+    words = [*options.split(), "--asr_config", "conf/asr_10h.yaml", "--dry_run", "true"]
+    said = run(REPO / "egs" / "librispeech" / "ssl1", *words)
+    clean, other = [line.split() for line in said.splitlines() if "sslbench finetune" in line]
+    assert clean[clean.index("--ngpu") + 1] == "8"
+    assert "--ngpu" not in other, "it is trained by then"
+    for command, row, split in ((clean, "asr_10h", "test-clean"), (other, "asr_10h_other", "test-other")):
+        assert command[command.index("--evaluation") + 1] == row
+        assert command[command.index("--test_manifest") + 1].endswith(f"{split}.jsonl.gz")
+        assert command[command.index("--exp_dir") + 1] == "none/hubert_k2ssl_base/asr_10h"
 
 
 def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:

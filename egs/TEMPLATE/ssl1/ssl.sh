@@ -14,7 +14,7 @@ corpus_opts=            # more options for 'sslbench data prepare'
 train_set=              # unlabelled audio for pretraining
 dev_set=                # held-out audio
 label_set=              # transcribed audio for fine-tuning
-test_set=               # transcribed audio for scoring
+test_set=               # transcribed audio for scoring; rows of a second set A-B are asr_B, and so on
 upstream=               # families to train; each has conf/pretrain_FAMILY.yaml
 twins=true              # also evaluate each architecture with its initial, untrained weights
 baselines=              # s3prl upstreams to stand beside them
@@ -172,15 +172,19 @@ fi
 
 asr() { # SYSTEM, or "espnet" for the first family through ESPnet's own trainer
     local name=${asr_config##*/} && name=${name%.yaml}; if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; return; fi
-    job 1 "${one}" "${resultsdir}/$1/${name}.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
-        --exp_dir "${expdir}/$1/${name}" --evaluation "${name}" --train_manifest "${data}/${label_set}.jsonl.gz" \
-        --dev_manifest "${data}/${dev_set}.jsonl.gz" --test_manifest "${data}/${test_set}.jsonl.gz" \
-        --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${asr_opts}
+    local row=${name} gpus=${ngpu} test
+    for test in ${test_set}; do # the first trains, on all GPUs; the others find it trained
+        if [ "${test}" != "${test_set%% *}" ]; then row=${name}_${test##*-} gpus=${one}; fi
+        job 1 "${gpus}" "${resultsdir}/$1/${row}.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
+            --exp_dir "${expdir}/$1/${name}" --evaluation "${row}" --train_manifest "${data}/${label_set}.jsonl.gz" \
+            --dev_manifest "${data}/${dev_set}.jsonl.gz" --test_manifest "${data}/${test}.jsonl.gz" \
+            --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${asr_opts}
+    done
 }
 asr_espnet() { # SYSTEM
     job 1 "${one}" "${resultsdir}/$1/asr_espnet.json" sslbench espnet asr $(model_of "$1") --out "${expdir}/$1/asr_espnet" \
         --train "${data}/${label_set}.jsonl.gz" --dev "${data}/${dev_set}.jsonl.gz" \
-        --test "${data}/${test_set}.jsonl.gz" --results "${resultsdir}" --tier "${tier}" ${espnet_opts}
+        --test "${data}/${test_set%% *}.jsonl.gz" --results "${resultsdir}" --tier "${tier}" ${espnet_opts}
 }
 if wanted 6; then each asr "${systems[@]}" ${espnet_opts:+espnet}; fi
 
