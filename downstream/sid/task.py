@@ -19,7 +19,7 @@ class Task(UtteranceTask):
     config_path = Path(__file__).with_name("config.yaml")
 
     def prepare(self, root: Path) -> Parts:
-        if is_prepared(root) or not any(root.glob("*/wav")):
+        if is_prepared(root):
             parts = split_speakers(pooled_cuts(root, self.settings["pool"]))
         else:
             parts = official_parts(root)

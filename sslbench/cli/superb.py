@@ -125,20 +125,20 @@ def _run(args: argparse.Namespace) -> int:
     from sslbench.device import pick_device
     from sslbench.probe.jobs import run_tasks, shard_of
 
-    names = shard_of(_tasks(args.tasks), args.num_shards, args.shard)
+    names = shard_of(_tasks(args.tasks, args.tier), args.num_shards, args.shard)
+    roots = _all_roots(names, args)
     devices = [str(pick_device(name)) for name in args.device.split(",")]
     if args.jobs > 1:
         return run_tasks(names, args.jobs, devices, args.words)
-    roots = _roots(args)
     load = _once(args.upstream, args.ckpt)
     for number, name in enumerate(names, 1):
         print(f"task {number} of {len(names)}: {name}", file=sys.stderr, flush=True)
-        _run_one(name, args, roots, devices[0], load)
+        _run_one(name, args, roots[name], devices[0], load)
     return 0
 
 
 def _run_one(
-    name: str, args: argparse.Namespace, roots: dict[str, Path], device: str, load: Callable[[], nn.Module]
+    name: str, args: argparse.Namespace, root: Path, device: str, load: Callable[[], nn.Module]
 ) -> None:
     from sslbench.io import only_one
     from sslbench.probe.runner import Named, ProbeSettings, run_task
@@ -146,7 +146,7 @@ def _run_one(
     from sslbench.report import store
 
     settings = ProbeSettings(
-        _root(name, args.data, roots), args.out, args.results, args.tier, args.seed, _rates(args.lrs),
+        root, args.out, args.results, args.tier, args.seed, _rates(args.lrs),
         args.cache_gb, args.keep_cache, device, args.precision, args.cache_precision, args.early_stop,
         args.random_weights,
     )  # fmt: skip
@@ -179,13 +179,12 @@ def _once(upstream: str, ckpt: Path | None) -> Callable[[], nn.Module]:
     return functools.cache(upstream_loader(upstream, ckpt))
 
 
-def _tasks(text: str) -> list[str]:
-    from sslbench import registry
-    from sslbench.probe.task import probe_names
+def _tasks(text: str, tier: str) -> list[str]:
+    from sslbench.probe.task import load_task, probe_names
 
     names = probe_names() if text == "all" else list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        registry.tasks()[name]  # an unknown one ends here, before hours of work on the others
+        load_task(name, tier)  # an unknown one ends here, before hours of work on the others
     return names
 
 
@@ -196,6 +195,25 @@ def _roots(args: argparse.Namespace) -> dict[str, Path]:
     if any(not name or not path for name, _, path in pairs):
         raise SslbenchError(f"--roots {args.roots}: expected TASK=FOLDER,TASK=FOLDER")
     return {name.strip(): Path(path) for name, _, path in pairs}
+
+
+def _all_roots(names: list[str], args: argparse.Namespace) -> dict[str, Path]:
+    """Every task's data folder. Raises `SslbenchError` naming all that are missing, before any work."""
+    from sslbench.errors import SslbenchError, did_you_mean
+    from sslbench.probe.task import probe_names
+
+    given, found, missing = _roots(args), {}, []
+    for name in given:
+        if name not in (known := probe_names()):
+            raise SslbenchError(f"--roots {args.roots}: no probe task {name!r}; {did_you_mean(name, known)}")
+    for name in names:
+        try:
+            found[name] = _root(name, args.data, given)
+        except SslbenchError as error:
+            missing.append(str(error))
+    if missing:
+        raise SslbenchError("; ".join(missing))
+    return found
 
 
 def _root(name: str, data: Path | None, roots: dict[str, Path]) -> Path:
@@ -216,7 +234,7 @@ def _check(args: argparse.Namespace) -> int:
     from sslbench.probe.task import load_task
 
     roots, status = _roots(args), 0
-    for name in _tasks(args.tasks):
+    for name in _tasks(args.tasks, args.tier):
         try:
             folds = load_task(name, args.tier).folds(_root(name, args.data, roots))
         except SslbenchError as error:

@@ -198,8 +198,11 @@ def load_task(name: str, tier: str) -> ProbeTask:
 
     made = registry.tasks()[name].load()
     if not (isinstance(made, type) and issubclass(made, ProbeTask)):
-        probes = ", ".join(probe_names())
-        raise SslbenchError(f"{name}: is no probe task on frozen features; those are: {probes}")
+        probes = probe_names()
+        alike = "".join(f"; did you mean {probe}?" for probe in probes if name in probe)
+        raise SslbenchError(
+            f"{name}: is no probe task on frozen features{alike} (those are: {', '.join(probes)})"
+        )
     return made(tier)
 
 

@@ -30,7 +30,13 @@ def test_run_and_score(
         (["--lrs", "fast"], "expected positive numbers"),
         (["--tasks", "sdi"], "did you mean sd or sid"),
         (["--ckpt", str(tmp_path / "none")], "no such checkpoint"),
-        (["--data", str(tmp_path)], "has none of the splits"),
+        (["--data", str(tmp_path)], "sid: VoxCeleb1 under"),
+        (["--tasks", "sid,asr"], "asr: is no probe task on frozen features; did you mean superb_asr?"),
+        (
+            ["--tasks", "sid,ks,er", "--roots", "ks=/no/ks,er=/no/er"],
+            "ks: no such data folder: /no/ks; er: no",
+        ),
+        (["--roots", "sdi=/tmp"], "no probe task 'sdi'; did you mean sd or sid"),
     ):
         assert main([*words, *changed]) == 2
         assert complaint in capsys.readouterr().err
