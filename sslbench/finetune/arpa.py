@@ -6,10 +6,12 @@ D = n1 / (n1 + 2 n2). Small corpora only; for large ones, KenLM's `lmplz` makes 
 
 from __future__ import annotations
 
+import gzip
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from sslbench.errors import SslbenchError
 
@@ -124,19 +126,48 @@ def read_arpa(path: Path | str) -> list[dict[Ngram, tuple[float, float]]]:
     Raises:
         SslbenchError: missing, or no ARPA file.
     """
+    levels: list[dict[Ngram, tuple[float, float]]] = []
+    for gram, weights in _lines(path):
+        while len(levels) < len(gram):
+            levels.append({})
+        levels[len(gram) - 1][gram] = weights
+    return levels
+
+
+def arpa_words(path: Path | str) -> Iterator[str]:
+    """The words of an ARPA file, marks included; what comes after its unigrams is not read.
+
+    Raises:
+        SslbenchError: missing, or no ARPA file.
+    """
+    for gram, _ in _lines(path):
+        if len(gram) > 1:
+            return
+        yield gram[0]
+
+
+def _lines(path: Path | str) -> Iterator[tuple[Ngram, tuple[float, float]]]:
+    """N-grams with their probability and back-off in the order of a file, which may be gzipped."""
     path = Path(path)
     if not path.is_file():
         raise SslbenchError(f"{path}: no such language model; 'sslbench lm' makes one from text")
-    levels: list[dict[Ngram, tuple[float, float]]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.startswith("\\") and line.strip().endswith("-grams:"):
-            levels.append({})
-        elif levels and line.strip() and not line.startswith("\\"):
-            fields, n = line.split(), len(levels)
-            if len(fields) not in (n + 1, n + 2):
-                raise SslbenchError(f"{path}:{number}: expected a probability, {n} words and a back-off")
-            backoff = float(fields[n + 1]) if len(fields) == n + 2 else 0.0
-            levels[-1][tuple(fields[1 : n + 1])] = float(fields[0]), backoff
-    if not levels:
+    n = 0
+    with opened(path) as stream:
+        for number, line in enumerate(stream, 1):
+            if line.startswith("\\") and line.strip().endswith("-grams:"):
+                n += 1
+            elif n and line.strip() and not line.startswith("\\"):
+                fields = line.split()
+                if len(fields) not in (n + 1, n + 2):
+                    raise SslbenchError(f"{path}:{number}: expected a probability, {n} words and a back-off")
+                backoff = float(fields[n + 1]) if len(fields) == n + 2 else 0.0
+                yield tuple(fields[1 : n + 1]), (float(fields[0]), backoff)
+    if not n:
         raise SslbenchError(f"{path}: is no ARPA file (it has no \\1-grams section)")
-    return levels
+
+
+def opened(path: Path) -> TextIO:
+    """An ARPA file as text, unpacked where its name ends in `.gz`."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import math
 from collections import defaultdict
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from sslbench.errors import SslbenchError
-from sslbench.finetune.arpa import KneserNey, read_arpa
+from sslbench.finetune.arpa import KneserNey, arpa_words, read_arpa
 from sslbench.finetune.decoders import ctc, transducer
 from sslbench.finetune.decoders.ngram import NgramDecoder
 from sslbench.finetune.rnnt import lattice_loss
@@ -189,6 +190,19 @@ def test_arpa_file_is_read_as_written(tmp_path: Path) -> None:
     assert backoff == pytest.approx(math.log10(model.backoff(("THE", "CAT"))), abs=1e-5)
 
 
+def test_words_are_read_without_the_longer_n_grams(tmp_path: Path) -> None:
+    lines = [*KneserNey(TEXTS, 3).arpa()]
+    path = tmp_path / "lm.arpa.gz"
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    (grams,) = read_arpa(path)[:1]
+    assert list(arpa_words(path)) == [word for (word,) in grams]
+    place = lines.index("\\2-grams:")
+    path.write_bytes(gzip.compress("\n".join([*lines[: place + 2], "no n-gram"]).encode()))
+    assert set(arpa_words(path)) == {word for (word,) in grams}
+    with pytest.raises(SslbenchError, match="expected a probability, 2 words"):
+        read_arpa(path)
+
+
 def spoken(vocab: Vocab, text: str, doubt: dict[int, int]) -> torch.Tensor:
     """(1, F, classes): each class of a text, then a blank; at the places of `doubt` another is likelier."""
     classes = vocab.encode(text)
@@ -210,8 +224,10 @@ def test_language_model_decides_between_words(tmp_path: Path, unit: str) -> None
     place = vocab.encode("THE CA").__len__() if unit == "char" else None
     log_probs = spoken(vocab, "THE CAT SAT", {place: vocab.symbols.index("B")} if place else {})
     lens = torch.tensor([log_probs.shape[1]])
-    with_lm = NgramDecoder(vocab, path, 20, 1.0, 0.0)(log_probs, lens)
-    assert with_lm == ["THE CAT SAT"]
+    packed = tmp_path / "lm.arpa.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for arpa in (path, packed):
+        assert NgramDecoder(vocab, arpa, 20, 1.0, 0.0)(log_probs, lens) == ["THE CAT SAT"]
     if place:  # positive control: without the model the other word wins
         assert vocab.decode(ctc.beam(log_probs, lens, 8)[0]) == "THE CAB SAT"
 
@@ -230,5 +246,8 @@ def test_language_model_refusals(tmp_path: Path) -> None:
         read_arpa(path)
     with pytest.raises(SslbenchError, match="not phones"):
         NgramDecoder(PhoneVocab.from_texts(["AH"]), path, 5, 1.0, 0.0)
+    path.write_text("\n".join(KneserNey(["the cat"], 2).arpa()))
+    with pytest.raises(SslbenchError, match="sslbench lm --normaliser raw"):
+        NgramDecoder(CharVocab.from_texts(["THE CAT"]), path, 5, 1.0, 0.0)
     with pytest.raises(SslbenchError, match="holds no words"):
         KneserNey(["", " "], 2)

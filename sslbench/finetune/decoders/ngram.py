@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sslbench.errors import SslbenchError
-from sslbench.finetune.arpa import END, START, UNKNOWN, read_arpa
+from sslbench.finetune.arpa import END, START, UNKNOWN, arpa_words, opened
 from sslbench.finetune.rnnt import BLANK
 from sslbench.finetune.vocab import BLANK_SYMBOL, SPACE, Vocab
 
@@ -29,7 +29,8 @@ class NgramDecoder:
 
         Args:
             vocab: characters or word pieces.
-            arpa: language model with word n-grams; its unigrams are the words that can be recognised.
+            arpa: language model with word n-grams, which may be gzipped; its unigrams are the words that can
+                be recognised.
             beam: hypotheses kept.
             lm_weight: of the model's log-probabilities.
             word_score: added per word.
@@ -38,15 +39,14 @@ class NgramDecoder:
             SslbenchError: missing packages or file, a vocabulary of phones, or no word that can be spelled.
         """
         self.closes = SPACE in vocab.symbols
-        lexicon = list(spellings(vocab, arpa, self.closes))
-        if not lexicon:
-            raise SslbenchError(f"{arpa}: none of its words can be spelled with the recognizer's units")
+        lexicon = spellings(vocab, arpa, self.closes)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "lexicon.txt")
             path.write_text(
                 "".join(f"{word} {' '.join(units)}\n" for word, units in lexicon), encoding="utf-8"
             )
-            self._search = _build(vocab, str(path), str(arpa), beam, lm_weight, word_score, self.closes)
+            model = _unpacked(Path(arpa), Path(folder))
+            self._search = _build(vocab, str(path), str(model), beam, lm_weight, word_score, self.closes)
         self._boundary = vocab.symbols.index(SPACE) if self.closes else BLANK
 
     def __call__(self, log_probs: torch.Tensor, lens: torch.Tensor) -> list[str]:
@@ -76,15 +76,35 @@ def closed(log_probs: torch.Tensor, lens: torch.Tensor, boundary: int) -> tuple[
     return longer, lens.cpu() + 1
 
 
-def spellings(vocab: Vocab, arpa: Path | str, closes: bool) -> Iterator[tuple[str, list[str]]]:
-    """The words of an ARPA file that a vocabulary can spell, with their units; `closes` ends each in `|`."""
+def spellings(vocab: Vocab, arpa: Path | str, closes: bool) -> list[tuple[str, list[str]]]:
+    """The words of an ARPA file that a vocabulary can spell, with their units; `closes` ends each in `|`.
+
+    Raises:
+        SslbenchError: missing file, a vocabulary of phones, or no word that can be spelled.
+    """
     if vocab.scored != "word":
         raise SslbenchError("decode: a word language model needs characters or word pieces, not phones")
-    for (word,) in read_arpa(arpa)[0]:
+    spelled = []
+    for word in arpa_words(arpa):
         before = sum(vocab.unknown.values())
         units = [vocab.symbols[number] for number in vocab.encode(word)]
         if word not in MARKS and units and sum(vocab.unknown.values()) == before:
-            yield word, [*units, SPACE] if closes else units
+            spelled.append((word, [*units, SPACE] if closes else units))
+    if not spelled:
+        raise SslbenchError(
+            f"{arpa}: none of its words can be spelled with the recognizer's units; if only upper and lower "
+            "case differ, 'sslbench lm --normaliser raw' makes one from texts as the training transcripts are"
+        )
+    return spelled
+
+
+def _unpacked(arpa: Path, folder: Path) -> Path:
+    """A file that KenLM reads whether or not it was built with zlib."""
+    if arpa.suffix != ".gz":
+        return arpa
+    with opened(arpa) as packed, (folder / arpa.stem).open("w", encoding="utf-8") as plain:
+        shutil.copyfileobj(packed, plain)
+    return folder / arpa.stem
 
 
 def _build(
