@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from sslbench.errors import SslbenchError
 from sslbench.nn.dropout import attention, dropout
+from sslbench.nn.positional import positional
 
 
 @dataclass
@@ -148,8 +150,7 @@ class TransformerEncoder(nn.Module):
         return self.training and rate > 0 and float(torch.rand(())) < rate
 
     def _position(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.pos_conv[0](x.transpose(1, 2))[..., : x.shape[1]]  # an even kernel gives one frame more
-        return F.gelu(y).transpose(1, 2)
+        return F.gelu(positional(x, cast(nn.Conv1d, self.pos_conv[0])))
 
 
 def _init_bert(module: nn.Module) -> None:
