@@ -74,7 +74,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.add_argument("--out", help="also write the JSON to this file when every point holds")
     parser.add_argument(
-        "--every-length",
+        "--every_length",
         action="store_true",
         help="run each length of 1 to 3000 samples alone (minutes), not only in batches",
     )

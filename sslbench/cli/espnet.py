@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from sslbench.cli._parser import Parser
+from sslbench.cli._rows import add_tier
 from sslbench.errors import SslbenchError
 
 DESCRIPTION = """ESPnet's own ASR with our upstreams, through its unmodified `frontend: s3prl`.
@@ -68,7 +69,7 @@ def _asr(args: argparse.Namespace) -> int:
 
     kept = {key: value for key, value in vars(args).items() if key in AsrRun.__dataclass_fields__}
     settings = AsrRun(**{**kept, "speeds": tuple(args.speeds)})
-    hypotheses = run(settings, args.stop_after)
+    hypotheses = run(settings, args.stop_after, random_too=args.tier != "full")
     if args.stop_after != "score":
         return 0
     write_row(settings, hypotheses, args.system, args.results, args.tier)
@@ -100,9 +101,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     asr.add_argument("--out", required=True, metavar="EXP", help="experiment folder; run again to go on")
     asr.add_argument("--system", required=True, help="what reports call this model")
     asr.add_argument("--results", required=True, metavar="DIR", help="folder of the result rows")
-    asr.add_argument(
-        "--tier", choices=("smoke", "short", "full"), default="smoke", help="how much the row claims"
-    )
+    add_tier(asr)
     asr.add_argument("--config", help="ESPnet training YAML replacing the shipped one")
     asr.add_argument("--decode_config", help="ESPnet inference YAML replacing greedy CTC")
     asr.add_argument("--units", choices=("char", "bpe"), default="char", help="characters or word pieces")

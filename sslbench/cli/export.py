@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sslbench.cli._parser import Parser
+from sslbench.cli._rows import add_tier
 
 EPILOG = """examples:
   sslbench export exp/zipformer --out exp/zipformer/upstream
@@ -30,10 +31,10 @@ def main(argv: list[str]) -> None:
     which.add_argument("--initial", action="store_true", help="the weights before training")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--average", action="store_true", help="insist on averaged weights")
-    weights.add_argument("--no-average", action="store_true", help="the plain weights of the step")
+    weights.add_argument("--no_average", action="store_true", help="the plain weights of the step")
     parser.add_argument("--results", type=Path, help="also write a 'pretrain' row below this folder")
     parser.add_argument("--system", help="what the row calls the model; default: the preset")
-    parser.add_argument("--tier", choices=["smoke", "short", "full"], default="smoke", help="of the row")
+    add_tier(parser)
     args = parser.parse_args(argv)
     if args.initial and args.results:
         parser.error("--results is about training; it does not go with --initial")

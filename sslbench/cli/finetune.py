@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sslbench.cli._parser import Parser
-from sslbench.cli.score import add_row_arguments, row_options
+from sslbench.cli._rows import add_row_arguments, row_options
 
 EXAMPLES = """examples:
   sslbench finetune --train_manifest data/train-10min.jsonl.gz --dev_manifest data/dev-clean.jsonl.gz \\

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("config", metavar="CONF", help="as for 'sslbench pretrain'")
-    options.add_argument("--gpus", type=int, default=1, help="devices of the planned run (default 1)")
+    options.add_argument("--gpus", "--ngpu", type=int, default=1, help="devices of the run (default 1)")
     options.add_argument("--hours", type=float, metavar="H", help="size of the corpus, for the epochs")
     options.add_argument(
         "--batch_s", type=float, help="audio per measured batch (default: the run's; 30 on a CPU)"
@@ -51,8 +51,8 @@ def main(argv: list[str]) -> None:
 
     if chosen.gpus < 1 or chosen.updates < 1:
         raise SslbenchError("plan: --gpus and --updates must be at least 1")
-    if any(value is not None and value <= 0 for value in (chosen.batch_s, chosen.hours)):
-        raise SslbenchError("plan: --batch_s and --hours must be above 0")
+    if any(value is not None and value <= 0 for value in (chosen.batch_s, chosen.hours, chosen.max_steps)):
+        raise SslbenchError("plan: --batch_s, --hours and --max_steps must be above 0")
     changes = {name: getattr(chosen, name) for name in ("max_steps", "precision") if getattr(chosen, name)}
     config = replace(plan.read_config(chosen.config), **changes)
     measured = plan.measure(config, chosen.batch_s, chosen.updates)

@@ -10,7 +10,7 @@ EPILOG = """examples:
       --dev_manifest units/dev.jsonl.gz --exp_dir exp/try --max_steps 200 --max_duration_s 60
   sslbench pretrain --config C.yaml --model.num_units 500 --precision bf16 --average_every 200
   torchrun --nproc_per_node 8 -m sslbench pretrain --config conf/pretrain_zipformer.yaml
-  torchrun --nproc_per_node 4 -m sslbench pretrain --config C.yaml --allow-reshard     a run of 8 on 4 GPUs
+  torchrun --nproc_per_node 4 -m sslbench pretrain --config C.yaml --allow_reshard     a run of 8 on 4 GPUs
 """
 
 
@@ -19,7 +19,12 @@ def main(argv: list[str]) -> int:
     from sslbench.config import parse
     from sslbench.pretrain.config import PretrainConfig
 
-    argv = ["--allow_reshard=true" if word == "--allow-reshard" else word for word in argv]
+    flags = ("--allow-reshard", "--allow_reshard")  # a switch; with a value, as every setting is written, too
+    said = ("true", "false")
+    argv = [
+        "--allow_reshard=true" if word in flags and after.lower() not in said else word
+        for word, after in zip(argv, [*argv[1:], ""], strict=True)
+    ]
     config = parse(PretrainConfig, argv, "sslbench pretrain", DESCRIPTION, EPILOG)
     from sslbench.pretrain.trainer import run
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sslbench.cli._parser import Parser
+from sslbench.cli._rows import add_tier
 from sslbench.errors import SslbenchError
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--system", action=_InOrder, metavar="LABEL",
                          help="label in the results, likewise (default: the upstream's name)")  # fmt: skip
     options.add_argument("--results", metavar="DIR", help="write a row to DIR/SYSTEM/profile.json")
-    options.add_argument(
-        "--tier", choices=["smoke", "short", "full"], default="full", help="how much the row claims"
-    )
+    add_tier(options)
     options.add_argument("--seed", type=int, default=0, help="of the row's stamp")
     options.add_argument("--repeats", type=int, default=5, help="rounds of each timing (default 5)")
     options.add_argument("--budget_s", type=float, default=1.5, help="seconds per timing (default 1.5)")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from sslbench.cli._parser import Parser
-
-if TYPE_CHECKING:
-    from sslbench.finetune.rows import RowOptions
+from sslbench.cli._rows import add_row_arguments, row_options
 
 EXAMPLES = """examples:
   sslbench score data/test-clean.jsonl.gz exp/asr/hyp/test-clean.jsonl
@@ -18,18 +15,6 @@ EXAMPLES = """examples:
   sslbench score data/test-clean.jsonl.gz exp/asr/hyp/test-clean.jsonl \\
       --system fbank --results results --tier smoke
 """
-
-
-def add_row_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that make an evaluation write its result row."""
-    parser.add_argument("--system", metavar="LABEL", help="what reports call this system; needs --results")
-    parser.add_argument("--results", metavar="DIR", help="write DIR/LABEL/asr.json")
-    parser.add_argument(
-        "--tier", choices=("smoke", "short", "full"), default="short", help="how much the row claims"
-    )
-    parser.add_argument(
-        "--evaluation", default="asr", help="name of the row, for example asr_other (default: asr)"
-    )
 
 
 def main(argv: list[str]) -> None:
@@ -46,7 +31,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("hypotheses", help="in any of the same forms")
     parser.add_argument(
-        "--errors", metavar="FILE", help="breakdowns and aligned errors (default: HYP.errors.txt beside HYP)"
+        "--errors", metavar="FILE", help="breakdowns and aligned errors (default: beside HYP, as .errors.txt)"
     )
     parser.add_argument(
         "--unit", choices=("word", "phone"), default="word",
@@ -74,20 +59,3 @@ def main(argv: list[str]) -> None:
     how = ScoreOptions(args.normaliser, args.unit, args.counts, args.errors, args.against)
     row = row_options(args.system, args.results, args.tier, args.evaluation, args.upstream, args.seed)
     score_files(args.reference, args.hypotheses, how, row)
-
-
-def row_options(
-    system: str | None,
-    results: str | None,
-    tier: str,
-    evaluation: str,
-    upstream: str | None = None,
-    seed: int | None = None,
-) -> RowOptions | None:
-    """The row's options; None when no row is wanted. Raises `SslbenchError` when only half is given."""
-    from sslbench.errors import SslbenchError
-    from sslbench.finetune.rows import RowOptions
-
-    if bool(system) != bool(results):
-        raise SslbenchError("a row needs both --system LABEL and --results DIR")
-    return RowOptions(system, results, tier, upstream, evaluation, seed) if system and results else None

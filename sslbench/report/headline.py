@@ -54,8 +54,8 @@ def _second(
             if not pair.shown:
                 return f"no difference to {name} is shown (p {p_text(pair.p_corrected)})"
             behind = pair if pair.difference > 0 else pair.flipped  # an end may lie beyond zero
-            gap = f"{behind.difference:.2f} points behind [{behind.low:.2f}, {behind.high:.2f}]"
-            return f"{name} is {gap}, p {p_text(pair.p_corrected)}"
+            how_far = f"{behind.difference:.2f} points behind [{behind.low:.2f}, {behind.high:.2f}]"
+            return f"{name} is {how_far}, p {p_text(pair.p_corrected)}"
     gap = abs(best[1].value - next_[1].value)
     return f"{name} is {gap:.2f} behind, and without paired predictions nothing says whether that is real"
 
