@@ -110,7 +110,7 @@ def _ranks(board: Any, rows: dict[str, dict[str, ResultRow]]) -> None:
 def submit(args: argparse.Namespace) -> int:
     """Run `superb submit`. Returns 1 when the archive scores differently than the experiment."""
     from sslbench.probe.scores import load_board
-    from sslbench.probe.submit import ZIP, check_archive, rescore, unlike, write_archive
+    from sslbench.probe.submit import ZIP, check_archive, rescore, unlike, unofficial, write_archive
 
     board = load_board()
     files = write_archive(board, args.exp, args.out)
@@ -120,6 +120,8 @@ def submit(args: argparse.Namespace) -> int:
         differing = unlike(before, after)
         print(metrics_line(name, after, None) + (f"; NOT EQUAL: {', '.join(differing)}" if differing else ""))
         wrong = wrong or bool(differing)
+    for problem in unofficial(board, args.exp):
+        print(f"not official: {problem}")
     for problem in check_archive(board, args.out):
         print(f"not complete: {problem}")
     return int(wrong)

@@ -187,6 +187,23 @@ def unlike(before: dict[str, Metric], after: dict[str, Metric], tolerance: float
     return [name for name in before if abs(before[name].value - after[name].value) > tolerance]
 
 
+def unofficial(board: Board, exp: Path) -> list[str]:
+    """What of an experiment is no official run, as far as its folder tells: tier, folds, number of rows."""
+    problems = []
+    for entry in entries(board, exp):
+        official, folds, chosen = entry.board.official, entry.folds(), chosen_point(entry)
+        n = sum(len(rows) for _, rows in entry.rows(chosen))
+        if entry.task.tier != "full":
+            problems.append(f"{entry.name} is of tier {entry.task.tier}, not full")
+        if len(folds) != entry.archive.folds:
+            problems.append(f"{entry.name} has {len(folds)} of {entry.archive.folds} folds")
+        if official.items not in (None, n):
+            problems.append(f"{entry.name} covers {n} of the {official.items} clips of its test set")
+        if official.unverified:
+            problems.append(f"{entry.name} {official.unverified}")
+    return problems
+
+
 def check_archive(board: Board, out: Path) -> list[str]:
     """What an archive lacks for the paper's ten tasks, in words; empty when it is whole."""
     problems = []

@@ -12,7 +12,7 @@ from sslbench.cli import main
 from sslbench.errors import SslbenchError
 from sslbench.io import write_json, write_jsonl
 from sslbench.probe.scores import load_board
-from sslbench.probe.submit import check_archive, rescore, unlike, write_archive
+from sslbench.probe.submit import check_archive, rescore, unlike, unofficial, write_archive
 from sslbench.probe.task import Prediction, load_task
 
 BOARD = load_board()
@@ -129,6 +129,11 @@ def test_the_command_line_writes_checks_and_refuses(
     printed = capsys.readouterr().out
     assert "not complete: sd is missing" in printed
     assert "NOT EQUAL" not in printed
+    assert "not official: pr covers 3 of the 2620 clips of its test set" in printed
+    assert "is of tier" not in printed
+    run = exp / "pr" / "run.json"
+    run.write_text(run.read_text().replace("full", "smoke"))
+    assert unofficial(BOARD, exp)[0] == "pr is of tier smoke, not full"
     assert "pr: per 40.00 %" in printed
     assert main(["superb", "submit", str(tmp_path / "none"), "--out", str(out / "x")]) == 2
     assert "holds no task" in capsys.readouterr().err
