@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -12,6 +13,37 @@ from torch import nn
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.errors import SslbenchError
 from sslbench.nn.foreign import check_frames
+
+SAMPLED = 16
+LIBRARIES = ("torch", "s3prl", "transformers")
+
+
+def libraries() -> dict[str, str]:
+    """The versions of what upstreams are made of; "" for one that is not installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _sampled(state: torch.Tensor) -> list[float]:
+    values = state.float().cpu().flatten()
+    return [float(v) for v in values[torch.linspace(0, len(values) - 1, SAMPLED).long()]]
+
+
+def same_sample(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]], tolerance: float) -> bool:
+    """Whether two `Encoder.sample` agree, layer by layer, within `tolerance` of the layer's largest value.
+
+    A hash of rounded values would differ whenever a value lies near a rounding's edge.
+    """
+    return [len(layer) for layer in one] == [len(layer) for layer in other] and all(
+        abs(a - b) <= tolerance * max(1e-6, *map(abs, mine))
+        for mine, theirs in zip(one, other, strict=True)
+        for a, b in zip(mine, theirs, strict=True)
+    )
 
 
 class Encoder:
@@ -44,6 +76,8 @@ class Encoder:
                 f"upstream: its layers differ in shape ({sorted(shapes)}); see 'sslbench check UPSTREAM'"
             )
         check_frames(SAMPLE_RATE_HZ, probe[0].shape[1], self.stride)
+        self.sample = [_sampled(state) for state in probe]
+        """Some values of each layer on the fixed noise: they tell other code from the same."""
         self.layers, self.dim = len(probe), int(probe[0].shape[-1])
 
     def num_frames(self, num_samples: int) -> int:
@@ -65,6 +99,10 @@ class Encoder:
                 self.upstream([w.to(self.device) for w in wavs])["hidden_states"]
             )
         return states
+
+    def tolerance(self) -> float:
+        """How far `sample` may be from that of the same code on other threads, relative to a layer's peak."""
+        return 3e-2 if self.precision == "bf16" else 2e-3
 
     def fingerprint(self) -> str:
         """sha256 of parameters and buffers: features of other weights are never reused."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from sslbench.errors import SslbenchError
 from sslbench.io import atomic_path, read_json, read_jsonl, sha256_json, write_json, write_jsonl
+from sslbench.probe.encoder import same_sample
 from sslbench.probe.resume import Unfinished
 from sslbench.probe.task import Prediction
 from sslbench.probe.train import Point
@@ -49,6 +50,12 @@ class RunDir:
                     "use another --out, or remove it"
                 )
         write_json(path, {"identity": identity, "facts": facts})
+
+    def sample(self, new: list[list[float]], tolerance: float) -> list[list[float]]:
+        """The upstream's sample that the run was begun with where `new` is like it, else `new`."""
+        path = self.folder / RUN
+        old = read_json(path)["identity"].get("outputs") if path.is_file() else None
+        return old if old and same_sample(old, new, tolerance) else new
 
     def run(self) -> dict[str, Any]:
         """The content of `run.json`. Raises `SslbenchError` when the task was never started."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from sslbench.errors import SslbenchError
 from sslbench.io import sha256_json
-from sslbench.probe.encoder import Encoder
+from sslbench.probe.encoder import Encoder, libraries
 from sslbench.probe.estimate import announce
 from sslbench.probe.plan import Plan, audio_digest, identity, make_plan
 from sslbench.probe.pooled import make_grid
@@ -104,8 +104,13 @@ def run_task(
         "seed": settings.seed,
         "precision": [settings.precision, settings.cache_precision],
     }
-    run.claim(known, {"task": task.name, "tier": task.tier, "lr_grid": grid, "folds": list(plan.folds)})
-    _train_missing(run, task, grid, plan, encoder, settings, sha256_json(known))
+    # what the code makes of the weights; not in the row's hash, which other machines may compare
+    claimed = known | {
+        "outputs": run.sample(encoder.sample, encoder.tolerance()),
+        "libraries": libraries(),
+    }
+    run.claim(claimed, {"task": task.name, "tier": task.tier, "lr_grid": grid, "folds": list(plan.folds)})
+    _train_missing(run, task, grid, plan, encoder, settings, sha256_json(claimed))
     scored = score_run(run, task, grid)
     if not settings.keep_cache:
         run.drop_cache()

@@ -93,6 +93,27 @@ def test_a_changed_corpus_is_noticed(tmp_path: Path) -> None:
     assert first.provenance.data_sha256 != second.provenance.data_sha256
 
 
+def test_other_code_under_the_same_weights_is_noticed(tmp_path: Path) -> None:
+    """As little as a thread's rounding is not: the run goes on under its first key."""
+
+    def scaled(by: float) -> Spectral:
+        upstream = Spectral()
+        forward = upstream.forward
+        upstream.forward = lambda wavs: {"hidden_states": [by * s for s in forward(wavs)["hidden_states"]]}  # type: ignore[method-assign]
+        return upstream
+
+    root = speech_commands(tmp_path / "sc")
+    task = load_task("ks", "smoke")
+    task.protocol = replace(task.protocol, steps=10, eval_every=10, lr_grid=[1e-2])
+    settings = ProbeSettings(root, tmp_path / "exp", tmp_path / "results", keep_cache=True)
+    run_task(task, Spectral, Named("fake", "fake"), settings)
+    run = (tmp_path / "exp" / "ks" / "run.json").read_text()
+    run_task(task, lambda: scaled(1 + 1e-5), Named("fake", "fake"), settings)
+    assert (tmp_path / "exp" / "ks" / "run.json").read_text() == run
+    with pytest.raises(SslbenchError, match="holds a run with another outputs"):
+        run_task(task, lambda: scaled(1.01), Named("fake", "fake"), settings)
+
+
 def test_hopeless_learning_rates_stop_early_but_never_in_full(tmp_path: Path) -> None:
     root = speech_commands(tmp_path / "sc")
     found = {}
