@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from lhotse import MonoCut, Recording, SupervisionSegment
 
+from sslbench.cli import main
 from sslbench.data.manifests import write_manifest
 from sslbench.errors import SslbenchError
 from sslbench.integrations.espnet.asr import AsrRun
@@ -68,6 +69,26 @@ def test_a_folder_holds_one_content(settings: AsrRun, tmp_path: Path) -> None:
     write_manifest([make_cut(tmp_path, "b-9", {"NINE": (0.0, 2.0)})], tmp_path / "test.jsonl.gz")
     with pytest.raises(SslbenchError, match="with another content of test;"):
         claim(out, settings)
+
+
+def test_random_weights_are_refused_where_a_row_would_be_official(settings: AsrRun, tmp_path: Path) -> None:
+    words = [
+        "espnet",
+        "asr",
+        "--system",
+        "x",
+        "--results",
+        str(tmp_path),
+        "--out",
+        settings.out,
+        "--tier",
+        "full",
+    ]
+    words += ["--train", settings.train, "--dev", settings.dev, "--test", settings.test]
+    for package in ("s3prl", "espnet2"):
+        pytest.importorskip(package)
+    assert main([*words, "--upstream", "zipformer_tiny", "--stop_after", "export"]) == 2
+    assert not (tmp_path / "exp").exists()
 
 
 def test_the_row_counts_every_cut_of_the_manifest(settings: AsrRun, tmp_path: Path) -> None:

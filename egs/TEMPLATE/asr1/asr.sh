@@ -15,7 +15,7 @@ valid_set=              # picks the epoch
 test_set=               # transcribed audio for scoring
 speeds=                 # also learn from copies at these speeds, e.g. "0.9 1.1"
 upstream=               # names of sslbench or of s3prl; each becomes ESPnet's `frontend: s3prl`
-ckptdir=                # CKPTDIR/UPSTREAM/upstream holds its weights, where that exists
+ckptdir=                # CKPTDIR/UPSTREAM/upstream holds its weights; without them they are random, which tier full refuses
 asr_config=conf/train.yaml    # ESPnet's; the front end is filled in
 decode_config=conf/decode.yaml
 units=char              # char, or bpe
@@ -62,7 +62,10 @@ asr() { # UPSTREAM STAGE OUTPUT: ESPnet's programs so far; what is complete is s
         launch=(sslbench launch --backend "${cmd_backend}" "${launch_opts[@]}" --num_nodes 1 --ngpu "${ngpu}"
             --name "asr.$1.$2" --log_dir "${expdir}/log" --)
     fi
-    if [ -n "${ckptdir}" ] && [ -e "${ckptdir}/$1/upstream" ]; then ckpt=(--ckpt "${ckptdir}/$1/upstream"); fi
+    if [ -n "${ckptdir}" ]; then
+        if [ -e "${ckptdir}/$1/upstream" ]; then ckpt=(--ckpt "${ckptdir}/$1/upstream")
+        else echo "  $1: there is no ${ckptdir}/$1/upstream (--ckptdir is the exp folder of a recipe ssl1): no --ckpt is given"; fi
+    fi
     # shellcheck disable=SC2086
     step "${3/OUT/${out}}" "${launch[@]}" sslbench espnet asr --stop_after "$2" --upstream "$1" "${ckpt[@]}" --system "$1" \
         --train "${data}/${train_set}.jsonl.gz" --dev "${data}/${valid_set}.jsonl.gz" --test "${data}/${test_set}.jsonl.gz" \

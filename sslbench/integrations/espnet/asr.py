@@ -62,12 +62,13 @@ class AsrRun:
     """Of ESPnet's random numbers."""
 
 
-def run(settings: AsrRun, stop_after: str = "decode") -> Path:
+def run(settings: AsrRun, stop_after: str = "decode", random_too: bool = True) -> Path:
     """Do every stage that is not complete yet.
 
     Args:
         settings: of the run.
         stop_after: one of `STAGES`.
+        random_too: False refuses an upstream with random weights.
 
     Returns:
         The hypotheses, `id words` per line.
@@ -77,7 +78,7 @@ def run(settings: AsrRun, stop_after: str = "decode") -> Path:
             lines are shown and its log is named).
     """
     out = Path(settings.out).resolve()
-    claim(out, settings)
+    claim(out, settings, random_too)
     _export(out, settings)
     if stop_after == "export":
         return out / "data"

@@ -29,15 +29,25 @@ def decode_yaml(settings: AsrRun) -> Path:
     return Path(settings.decode_config or HERE / "decode_ctc.yaml")
 
 
-def claim(out: Path, settings: AsrRun) -> None:
+def claim(out: Path, settings: AsrRun, random_too: bool = True) -> None:
     """Take a folder for a run, or find it taken by the same: stages of two would give a number of neither.
 
+    Args:
+        out: the folder.
+        settings: of the run.
+        random_too: an upstream with random weights is welcome.
+
     Raises:
-        SslbenchError: it holds a run with other settings, or a file has changed since.
+        SslbenchError: it holds a run with other settings, a file has changed since, or random weights.
     """
     wanted = {key: value for key, value in asdict(settings).items() if key != "out"}
     wanted["speeds"] = list(settings.speeds)  # as YAML reads it back
     wanted["content"] = content(settings)
+    if wanted["content"]["upstream"] == "random" and not random_too:
+        raise SslbenchError(
+            f"espnet: {settings.upstream} has random weights, which tier full does not take: give --ckpt, or "
+            "choose --tier short"
+        )
     path = out / RUN
     if path.is_file() and (found := io.read_yaml(path)) != wanted:
         raise SslbenchError(
