@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from model_bench.subjects import ICEFALL, MATMUL, OURS, PEERS, REFERENCE, absent
+from model_bench.subjects import ICEFALL, LARGE, MATMUL, OURS, PEERS, REFERENCE, absent
 from model_bench.table import markdown
 
 EXAMPLES = """examples:
@@ -178,7 +178,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    every = [*OURS, *PEERS, *ICEFALL]
+    every = [*OURS, *LARGE, *PEERS, *ICEFALL]
     parser.add_argument("--models", nargs="+", choices=every, help=f"default: {' '.join([*PEERS, *OURS])}")
     parser.add_argument("--batches", nargs="+", default=["4x5", "2x15"], help="CLIPSxSECONDS")
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
