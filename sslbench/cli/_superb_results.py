@@ -95,13 +95,15 @@ def _ranks(board: Any, rows: dict[str, dict[str, ResultRow]]) -> None:
     """Per task: the systems of one tier and data from best to worst, ties joined by =."""
     from sslbench.probe.scores import tie_groups
 
-    for task in board.tasks:
+    for task, wanted in board.tasks.items():
         alike: dict[str, dict[str, Metric]] = {}
         for system, own in rows.items():
             if task in own:
                 row = own[task]
-                key = f"{row.tier}, {row.data.corpus}, {row.data.split}"
-                alike.setdefault(key, {})[system] = next(iter(row.metrics.values()))
+                # the leaderboard's own metric, where the row has it
+                name = next((m for m in (*wanted.metrics, *row.metrics) if m in row.metrics), "")
+                key = f"{name}; {row.tier}, {row.data.corpus}, {row.data.split}"
+                alike.setdefault(key, {})[system] = row.metrics[name]
         for key, metrics in alike.items():
             if len(metrics) > 1:
                 print(f"{task} ({key}): {' > '.join(' = '.join(g) for g in tie_groups(metrics))}")

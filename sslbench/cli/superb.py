@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--keep_cache", action="store_true", help="keep the features of finished tasks")
     run.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, or for --jobs several, for example cuda:0,cuda:1"
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, or several, for example cuda:0,cuda:1, with a task on each",
     )
     run.add_argument(
         "--precision", choices=["fp32", "bf16"], default="fp32", help="of the upstream; labelled"
@@ -128,8 +130,9 @@ def _run(args: argparse.Namespace) -> int:
     names = shard_of(_tasks(args.tasks, args.tier), args.num_shards, args.shard)
     roots = _all_roots(names, args)
     devices = [str(pick_device(name)) for name in args.device.split(",")]
-    if args.jobs > 1:
-        return run_tasks(names, args.jobs, devices, args.words)
+    jobs = max(args.jobs, len(devices))  # each named device gets a task
+    if jobs > 1:
+        return run_tasks(names, jobs, devices, args.words)
     load = _once(args.upstream, args.ckpt)
     for number, name in enumerate(names, 1):
         print(f"task {number} of {len(names)}: {name}", file=sys.stderr, flush=True)

@@ -237,7 +237,9 @@ def unverified(board: Board, form: str) -> list[str]:
 def _row_problems(task: BoardTask, row: ResultRow) -> Sequence[str]:
     official = task.official
     n = row.metrics[next(iter(row.metrics))].n
+    low = [name for name in ("upstream_bits", "features_bits") if row.cost.get(name, 32) < 32]
     checks = (
+        (not low, f"was computed with half precision ({', '.join(low)})"),
         (row.tier == "full", f"is of tier {row.tier}, not full"),
         (row.weights != "random", "has random weights"),
         (not row.data.synthetic, "was measured on synthetic speech"),

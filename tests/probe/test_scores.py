@@ -125,11 +125,25 @@ def test_a_score_needs_ten_full_rows_on_official_data() -> None:
     assert why_not_official(BOARD, "paper-10", short) == ["asr covers 12 of the 2620 clips of its test set"]
     untrained = official | {"ks": superb_row(BOARD, "ks").model_copy(update={"weights": "random"})}
     assert why_not_official(BOARD, "paper-10", untrained) == ["ks has random weights"]
+    half = official | {"er": superb_row(BOARD, "er").model_copy(update={"cost": {"upstream_bits": 16.0}})}
+    assert why_not_official(BOARD, "paper-10", half) == [
+        "er was computed with half precision (upstream_bits)"
+    ]
     part = {t: row for t, row in official.items() if t not in ("sd", "qbe")}
     assert why_not_official(BOARD, "paper-10", part) == ["qbe is missing", "sd is missing"]
     assert "st is missing" in why_not_official(BOARD, "public-10", official)
     with pytest.raises(SslbenchError, match="two rows measure pr"):
         rows_by_task(BOARD, [official["pr"], official["pr"]])
+
+
+def test_ranks_are_by_the_leaderboards_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`eer`, chosen on dev, comes first in a row; SUPERB's own is chosen on test."""
+    for system, honest, chosen in (("a", 5.0, 9.0), ("b", 9.0, 5.0)):
+        row = superb_row(BOARD, "asv", system=system)
+        metrics = {"eer": metric(honest, None, False), "eer_test_selected": metric(chosen, None, False)}
+        store.save(row.model_copy(update={"metrics": metrics}), tmp_path)
+    assert main(["superb", "score", "--results", str(tmp_path)]) == 0
+    assert "asv (eer_test_selected; full, voxceleb1, test trials): b > a" in capsys.readouterr().out
 
 
 def test_the_interval_adds_the_tasks_in_squares() -> None:
@@ -170,7 +184,7 @@ def test_the_command_line_scores_complete_sets_and_refuses_others(
     store.save(superb_row(BOARD, "er", system="twin"), tmp_path)
     assert main(["superb", "score", "--results", str(tmp_path), "--form", "public-10"]) == 0
     printed = capsys.readouterr().out
-    assert "er (full, iemocap, five folds): twin = whole" in printed
+    assert "er (acc; full, iemocap, five folds): twin = whole" in printed
     assert "whole: no SUPERB score (public-10): st is missing; se is missing; ss is missing" in printed
     mixed = {task: superb_row(BOARD, task) for task in BOARD.form("paper-10")}
     mixed["er"] = superb_row(BOARD, "er").model_copy(update={"weights_sha256": "f" * 64})
