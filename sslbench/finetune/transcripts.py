@@ -27,7 +27,7 @@ def read_transcripts(path: Path | str, unit: str = "word") -> dict[str, Transcri
 
     The name decides the form: `.trn` holds `words (id)` lines, `.jsonl` rows with `id` and `text`,
     `.jsonl.gz` a lhotse manifest (so does a `.jsonl` whose rows have supervisions),
-    all else Kaldi's `id words`.
+    all else Kaldi's `id words`, with the speakers of a file `utt2spk` beside it.
 
     Args:
         path: the file.
@@ -86,10 +86,13 @@ def _from_jsonl(path: Path) -> Iterator[Transcript]:
 
 
 def _from_kaldi(path: Path) -> Iterator[Transcript]:
+    beside = path.with_name("utt2spk")  # of a data folder
+    known = [line.split() for line in read_text(beside).splitlines()] if beside.is_file() else []
+    speakers = {pair[0]: pair[1] for pair in known if len(pair) == 2}
     for line in read_text(path).split("\n"):
         if line.strip():
-            identifier, _, text = line.strip().partition(" ")
-            yield Transcript(identifier, text)
+            identifier, *text = line.split(None, 1)
+            yield Transcript(identifier, text[0].rstrip() if text else "", speakers.get(identifier))
 
 
 def _from_trn(path: Path) -> Iterator[Transcript]:

@@ -176,3 +176,14 @@ def test_phones_are_compared_as_written_unless_asked_otherwise() -> None:
     assert (score(said, heard, unit="phone").normaliser, score(said, heard).normaliser) == ("raw", "upper")
     assert score(said, heard, unit="phone").total("words").errors == 1
     assert score(said, heard, "upper", unit="phone").total("words").errors == 0
+
+
+def test_kaldi_folders_know_their_speakers(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("u1\tA B\nu2 A  C \nu3\n")
+    assert [(t.text, t.speaker) for t in read_transcripts(tmp_path / "text").values()] == [
+        ("A B", None),
+        ("A  C", None),
+        ("", None),
+    ]
+    (tmp_path / "utt2spk").write_text("u1 s1\nu2\ts2\nu3 s1\n")
+    assert [t.speaker for t in read_transcripts(tmp_path / "text").values()] == ["s1", "s2", "s1"]
