@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sslbench.cli._parser import Parser
 from sslbench.convert import FORMATS
 
 EPILOG = """examples:
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sslbench convert",
         description="Write another toolkit's checkpoint as an upstream checkpoint, or the reverse.",
         epilog=EPILOG,
