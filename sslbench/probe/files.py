@@ -181,9 +181,10 @@ def whole_or_counted(parts: Mapping[str, Sequence[Cut]], official: Mapping[str, 
     """
     found = sum(map(len, parts.values()))
     for cut in (cut for cuts in parts.values() for cut in cuts):
-        name = (cut.custom or {}).get("corpus")
+        custom = cut.custom or {}
+        name = str(custom.get("corpus"))
         if name in official:
-            cut.custom = {**cut.custom, "corpus": counted(name, found, official[name])}
+            cut.custom = {**custom, "corpus": counted(name, found, official[name])}
 
 
 def indexed(values: Iterable[str]) -> dict[str, int]:
