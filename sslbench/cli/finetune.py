@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sslbench.cli._parser import Parser
 from sslbench.cli._rows import add_row_arguments, row_options
 
@@ -53,7 +55,17 @@ def main(argv: list[str]) -> None:
     print(
         f"dev WER {done['dev_wer']:.2f} % at step {done['step']}, {done['wall_s']:.0f} s, in {config.exp_dir}"
     )
+    print(f"cost: {_cost(done)}")
     if args.test_manifest:
         from sslbench.finetune.evaluate import evaluate
 
         evaluate(config.exp_dir, args.test_manifest, options, config.device)
+
+
+def _cost(done: dict[str, Any]) -> str:
+    """What stands beside the WER: only the ladder and the weighted sum spare the backbone's backward pass."""
+    step = "" if done.get("step_s") is None else f"{done['step_s']:.3f} s per step, "
+    return (
+        f"{done['params_trainable'] / 1e6:.2f} M trainable parameters, {step}"
+        f"peak memory {done['peak_mem_bytes'] / 2**30:.2f} GiB"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def test_finetune_decode_score(
     row = ["--system", "tones", "--results", str(tmp_path / "r"), "--tier", "smoke"]
     command = ["finetune", "--config", str(tmp_path / "c.yaml"), "--exp_dir", exp, "--lr", "0.003"]
     assert main([*command, "--test_manifest", config.dev_manifest, *row]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"cost: 0\.\d+ M trainable parameters, \d\.\d+ s per step, peak memory \d+\.\d+ GiB", said
+    )
     direct = read_json(tmp_path / "r" / "tones" / "asr.json")
     assert main(["decode", exp, "--manifest", config.dev_manifest, "--out", out]) == 0
     assert list(read_jsonl(out)) == list(read_jsonl(Path(exp) / "hyp" / "dev.jsonl"))
