@@ -1,7 +1,9 @@
 """Transducer decoding, batched over clips: greedy, and beam search with one symbol per frame at most.
 
 The latter is icefall's "modified beam search" (`modified_beam_search` there): hypotheses stay in step with
-the frames, and those that spell the same symbols are one, their probabilities added.
+the frames, and those that spell the same symbols are one, their probabilities added. At the end the highest
+log-probability per symbol wins, the blanks of the first context counted (icefall's
+`get_most_probable(length_norm=True)`).
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ Beam = dict[tuple[int, ...], float]
 
 
 def beam(model: Transducer, frames: torch.Tensor, lens: torch.Tensor, size: int) -> list[list[int]]:
-    """The likeliest symbols of each clip with `size` hypotheses kept; at most one symbol per frame.
+    """The symbols of each clip that are likeliest for their length, with `size` hypotheses kept; at most one
+    symbol per frame.
 
     Args:
         model: the head.
@@ -66,7 +69,7 @@ def beam(model: Transducer, frames: torch.Tensor, lens: torch.Tensor, size: int)
     for t in range(max(ends)):
         rows = [row for row, end in enumerate(ends) if t < end]
         _advance(model, encoded[rows, t], beams, rows, size)
-    return [list(max(found, key=lambda h: found[h])[model.shape.context :]) for found in beams]
+    return [list(max(found, key=lambda h: found[h] / len(h))[model.shape.context :]) for found in beams]
 
 
 def _advance(model: Transducer, encoded: torch.Tensor, beams: list[Beam], rows: list[int], size: int) -> None:
