@@ -214,6 +214,6 @@ class LabelledStream:
         if state["world_size"] != now:
             raise SslbenchError(
                 f"data position: stored with world_size={state['world_size']}, now {now}; "
-                "resume with as many processes"
+                f"resume with {state['world_size']}: fine-tuning does not deal out the rest of an epoch anew"
             )
         self.epoch, self.done = state["epoch"], state["done"]
