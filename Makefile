@@ -85,7 +85,7 @@ bench-peft: $(STAMP)
 bench-quirks: $(STAMP)
 	$(BIN)/python benchmarks/quirks.py $(ARGS)
 
-# 200 steps of tiny models: does bf16 end within the spread of three fp32 seeds?
+# 200 steps of tiny models: does bf16 end within the spread of five fp32 seeds?
 bench-bf16: $(STAMP)
 	$(BIN)/python benchmarks/bf16.py $(ARGS)
 
