@@ -1,7 +1,9 @@
 """The Transformer's positional convolution with channels last, as its frames lie.
 
 On a CPU (768 channels in 16 groups, kernel 128, fp32, one thread) the convolution operator reaches 75 GFLOP/s
-forward and 45 backward with channels first; this 104, and backward 104 (input) and 83 (weight).
+forward and 45 backward with channels first; this 104, and backward 104 (input) and 83 (weight). Autocast does
+not narrow it: oneDNN's grouped bf16 kernel with channels last reads uninitialised memory (torch 2.8), and with
+channels first takes longer than this in fp32.
 """
 
 from __future__ import annotations
@@ -20,19 +22,20 @@ def positional(x: Tensor, conv: nn.Conv1d) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         y: Tensor = conv(x.transpose(1, 2))
         return y[..., : x.shape[1]].transpose(1, 2)
-    dtype = compute_dtype(conv.weight)
     with without_autocast(x.device):
-        y = _Positional.apply(x.to(dtype), conv.weight, conv.bias, conv.groups)
-    return y
+        y = _Positional.apply(x.float(), conv.weight, conv.bias, conv.groups)
+    return y.to(compute_dtype(conv.weight))
 
 
 class _Positional(torch.autograd.Function):
+    """In fp32."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.groups = groups
-        padding, narrow = (weight.shape[2] // 2, 0), weight[..., None].to(x.dtype)
-        y = F.conv2d(_image(x), narrow, bias.to(x.dtype), padding=padding, groups=groups)
+        padding, wide = (weight.shape[2] // 2, 0), weight[..., None].float()
+        y = F.conv2d(_image(x), wide, bias.float(), padding=padding, groups=groups)
         return y[:, :, : x.shape[1], 0].transpose(1, 2)
 
     @staticmethod
@@ -40,12 +43,11 @@ class _Positional(torch.autograd.Function):
         (grad,), (x, weight) = grads, ctx.saved_tensors
         kernel = weight.shape[2]
         grad_x, _, _ = torch.ops.aten.convolution_backward(
-            _image(F.pad(grad, (0, 0, 0, 1 - kernel % 2))), _image(x), weight[..., None].to(x.dtype), None,
+            _image(F.pad(grad, (0, 0, 0, 1 - kernel % 2))), _image(x), weight[..., None].float(), None,
             [1, 1], [kernel // 2, 0], [1, 1], False, [0, 0], ctx.groups, [True, False, False],
         )  # fmt: skip
-        grad_weight = _weight_gradient(grad.float(), x.float(), kernel, ctx.groups)
-        grad_bias = grad.sum((0, 1), dtype=torch.float32)
-        return grad_x[..., 0].transpose(1, 2), grad_weight, grad_bias, None
+        grad_weight = _weight_gradient(grad, x, kernel, ctx.groups)
+        return grad_x[..., 0].transpose(1, 2), grad_weight, grad.sum((0, 1)), None
 
 
 def _image(x: Tensor) -> Tensor:

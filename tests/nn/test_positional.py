@@ -30,7 +30,7 @@ def test_outputs_and_gradients_equal_the_operators(kernel: int, frames: int) -> 
         assert not torch.allclose(positional(x, conv), theirs, atol=1e-5)
 
 
-def test_autocast_narrows_the_product_and_stays_close() -> None:
+def test_under_autocast_stays_close() -> None:
     torch.manual_seed(0)
     conv, x = nn.Conv1d(12, 12, 8, padding=4, groups=3), torch.randn(2, 30, 12)
     exact = positional(x, conv)
@@ -41,3 +41,18 @@ def test_autocast_narrows_the_product_and_stays_close() -> None:
     y.float().square().sum().backward()
     assert conv.weight.grad is not None
     assert conv.weight.grad.dtype == torch.float32
+
+
+def test_hubert_base_reads_nothing_uninitialised_under_autocast() -> None:
+    torch.manual_seed(0)
+    conv, x = nn.Conv1d(768, 768, 128, padding=64, groups=16), torch.randn(1, 40, 768)
+    x.requires_grad_()
+    exact = positional(x, conv)
+    for _ in range(3):
+        junk = [torch.full((size,), float("nan")) for size in (40_000, 300_000, 5_000_000) for _ in range(4)]
+        del junk  # memory that the next tensors get
+        with torch.autocast("cpu", torch.bfloat16):
+            y = positional(x, conv)
+        torch.testing.assert_close(y.float(), exact, atol=0.02, rtol=0)
+        found = torch.autograd.grad(y.float().square().sum(), [x, *conv.parameters()])
+        assert all(gradient.isfinite().all() for gradient in found)
