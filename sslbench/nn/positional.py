@@ -2,8 +2,8 @@
 
 On a CPU (768 channels in 16 groups, kernel 128, fp32, one thread) the convolution operator reaches 75 GFLOP/s
 forward and 45 backward with channels first; this 104, and backward 104 (input) and 83 (weight). Autocast does
-not narrow it: oneDNN's grouped bf16 kernel with channels last reads uninitialised memory (torch 2.8), and with
-channels first takes longer than this in fp32.
+not narrow it: oneDNN's grouped bf16 kernel with channels last reads uninitialised memory (torch 2.8), and
+with channels first takes longer than this in fp32.
 """
 
 from __future__ import annotations
