@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--shard", type=int, default=0, help="which of them to run, from 0")
     run.add_argument(
         "--engine", choices=["sslbench", "s3prl"], default="sslbench",
-        help="s3prl: its own runner on official layouts, one learning rate, a row SYSTEM.s3prl",
+        help="s3prl: its own runner on official layouts (tasks ic, pr, sd), one lr, a row SYSTEM.s3prl",
     )  # fmt: skip
     run.add_argument(
         "--s3prl-root",

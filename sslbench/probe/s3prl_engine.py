@@ -7,6 +7,7 @@ answers are read from files; nothing is taken from its log.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -126,9 +127,16 @@ def _template(task: ProbeTask) -> Template:
     path = task.config_path.with_name("s3prl.yaml")
     if not path.is_file():
         raise SslbenchError(
-            f"{task.name}: --engine s3prl does not know this task; write {path} (see another task's)"
+            f"{task.name}: --engine s3prl does not know this task, but {', '.join(engine_tasks())}; "
+            f"write {path} (see another task's)"
         )
     return configs.build(Template, read_yaml(path), str(path))
+
+
+def engine_tasks() -> list[str]:
+    """The tasks that s3prl's runner can be given."""
+    (package,) = importlib.import_module("sslbench.downstream").__path__
+    return sorted(path.parent.name for path in Path(package).glob("*/s3prl.yaml"))
 
 
 def _check_root(root: Path, template: Template) -> None:
@@ -223,7 +231,9 @@ def _answers(task: ProbeTask, examples: Sequence[Any], path: Path) -> list[Predi
         answers = dict(zip([row.id for row in rows], task.read_archive(rows, path), strict=True))
     else:
         lines = path.read_text(encoding="utf-8").splitlines()
-        answers = {name: text for name, _, text in (line.partition(" ") for line in lines)}
+        comma = path.suffix == ".csv"  # a table of labels, which our rows join by ", "
+        pairs = [line.partition("," if comma else " ") for line in lines]
+        answers = {name: text.replace(",", ", ") if comma else text for name, _, text in pairs}
     missing = [row.id for row in rows if row.id not in answers]
     if missing:
         raise SslbenchError(f"{path}: lacks {len(missing)} of {len(rows)} clips, first {missing[0]}")

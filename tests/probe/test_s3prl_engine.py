@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from official_layouts import fluent_commands
 
 from sslbench.cli import main
 from sslbench.errors import SslbenchError
-from sslbench.probe.s3prl_engine import Template, _check_root, _filled
+from sslbench.probe.s3prl_engine import Template, _check_root, _filled, engine_tasks
 from sslbench.probe.task import ProbeTask, load_task
 from sslbench.report import store
 
@@ -89,6 +90,46 @@ def test_both_engines_are_in_one_table(
     assert "holds another run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_table_of_answers_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IC: three labels per clip, each row of s3prl's table one of ours. (CMVN would leave means of zero.)"""
+    spec = importlib.util.find_spec("s3prl")
+    if spec is None or spec.origin is None:
+        pytest.skip("s3prl is not installed")
+    pytest.importorskip("pandas")
+
+    def shorter(name: str, tier: str) -> ProbeTask:
+        task = load_task(name, tier)
+        task.protocol = replace(task.protocol, steps=400, eval_every=200, batch_clips=8)
+        return task
+
+    monkeypatch.setattr("sslbench.probe.task.load_task", shorter)
+    words = [
+        "superb",
+        "run",
+        "--upstream",
+        "fbank_no_cmvn",
+        "--tasks",
+        "ic",
+        "--data",
+        str(fluent_commands(tmp_path)),
+    ]
+    words += ["--out", str(tmp_path / "exp"), "--results", str(tmp_path / "rows"), "--lrs", "1e-2"]
+    root = str(Path(spec.origin).parent.parent)
+    assert main([*words, "--engine", "s3prl", "--s3prl-root", root]) == 0
+    (row,) = store.load_all(tmp_path / "rows")
+    assert (row.system, row.metrics["acc"].n) == ("fbank_no_cmvn.s3prl", 6)
+    assert row.metrics["acc"].value > 60  # three intents in three tones
+    log = (tmp_path / "exp" / "ic.s3prl" / "log.log").read_text().splitlines()
+    assert 100 * float(log[-1].split(": ")[1]) == pytest.approx(row.metrics["acc"].value, abs=1e-3)
+
+
+def test_the_help_names_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["superb", "run", "--help"])
+    assert f"(tasks {', '.join(engine_tasks())})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_wrong_roots_and_tasks_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     template = Template("ctc", 1e-2, "dev-best.ckpt", "test-hyp.ark", {}, ["downstream/ctc/corpus/x.py"])
     with pytest.raises(SslbenchError, match=r"lacks s3prl/run_downstream.py, .*git clone"):
@@ -96,7 +137,7 @@ def test_wrong_roots_and_tasks_are_named(tmp_path: Path, capsys: pytest.CaptureF
     words = ["superb", "run", "--upstream", "fbank", "--data", str(tmp_path), "--out", str(tmp_path)]
     words += ["--results", str(tmp_path), "--engine", "s3prl"]
     for more, complaint in (
-        (["--tasks", "qbe", "--s3prl-root", str(tmp_path)], "does not know this task"),
+        (["--tasks", "qbe", "--s3prl-root", str(tmp_path)], "does not know this task, but ic, pr, sd; write"),
         (["--tasks", "sd"], "--s3prl-root"),
     ):
         assert main([*words, *more]) == 2
