@@ -170,23 +170,22 @@ if wanted 5; then # one command for all: systems are timed by turns, so that a b
         --results "${resultsdir}" --tier "${tier}"
 fi
 
-asr() { # SYSTEM, or "espnet" for the first family through ESPnet's own trainer
-    local name=${asr_config##*/} && name=${name%.yaml}; if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; return; fi
-    local row=${name} gpus=${ngpu} test
-    for test in ${test_set}; do # the first trains, on all GPUs; the others find it trained
-        if [ "${test}" != "${test_set%% *}" ]; then row=${name}_${test##*-} gpus=${one}; fi
+asr() { # SYSTEM: the first test set trains, on all GPUs; the others find it trained
+    local name=${asr_config##*/} test gpus=${ngpu} && name=${name%.yaml} && local row=${name}
+    for test in ${test_set}; do [ "${test}" = "${test_set%% *}" ] || row=${name}_${test##*-} gpus=${one}
         job 1 "${gpus}" "${resultsdir}/$1/${row}.json" sslbench finetune --config "${asr_config}" $(model_of "$1") \
             --exp_dir "${expdir}/$1/${name}" --evaluation "${row}" --train_manifest "${data}/${label_set}.jsonl.gz" \
-            --dev_manifest "${data}/${dev_set}.jsonl.gz" --test_manifest "${data}/${test}.jsonl.gz" \
-            --results "${resultsdir}" --tier "${tier}" --seed "${seed}" ${asr_opts}
+            --dev_manifest "${data}/${dev_set}.jsonl.gz" --test_manifest "${data}/${test}.jsonl.gz" --results "${resultsdir}" \
+            --tier "${tier}" --seed "${seed}" ${asr_opts}
     done
 }
-asr_espnet() { # SYSTEM
+asr_espnet() { # SYSTEM: through ESPnet's own trainer
     job 1 "${one}" "${resultsdir}/$1/asr_espnet.json" sslbench espnet asr $(model_of "$1") --out "${expdir}/$1/asr_espnet" \
-        --train "${data}/${label_set}.jsonl.gz" --dev "${data}/${dev_set}.jsonl.gz" \
-        --test "${data}/${test_set%% *}.jsonl.gz" --results "${resultsdir}" --tier "${tier}" ${espnet_opts}
+        --train "${data}/${label_set}.jsonl.gz" --dev "${data}/${dev_set}.jsonl.gz" --test "${data}/${test_set%% *}.jsonl.gz" \
+        --results "${resultsdir}" --tier "${tier}" ${espnet_opts}
 }
-if wanted 6; then each asr "${systems[@]}" ${espnet_opts:+espnet}; fi
+recognizer() { if [ "$1" = espnet ]; then asr_espnet "${families[0]}"; else asr "$1"; fi; }
+if wanted 6; then each recognizer "${systems[@]}" ${espnet_opts:+espnet}; fi
 
 superb() { # SYSTEM
     for task in ${tasks//,/ }; do
