@@ -76,7 +76,7 @@ def paired_test(
 ) -> PairedTest:
     """Whether two systems differ on the same items, drawing the same items for both each time.
 
-    The interval is a percentile one, widened as in `bootstrap_ratio`. The p value is Student's with G-1 degrees
+    The interval is a percentile one, widened as in `bootstrap_ratio`. p is Student's with G-1 degrees
     of freedom and not a share of the draws: with few groups the draws lie within a bounded range, so a share
     falls to its floor for differences that chance gives easily, and Holm's correction reads just that tail.
 
