@@ -30,7 +30,7 @@ def results_md(content: Content) -> str:
         parts += [
             "## Are the differences real?",
             "",
-            "Paired bootstrap on the same utterances. p values are Holm-corrected, intervals each pair's own.",
+            "Paired bootstrap on the same utterances; p is Holm-corrected, intervals are each pair's own.",
             "",
         ]
         parts += [*(f"- {plain(line)}" for line in verdicts), ""]
