@@ -162,7 +162,7 @@ def test_a_closed_terminal_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch
     [
         ("plan DIR/text", "text: expected 'key: value' lines"),
         ("plan DIR", "Is a directory"),
-        ("plan DIR/plan.yaml --batch_s 0", "--batch_s and --hours must be above 0"),
+        ("plan DIR/plan.yaml --batch_s 0", "--batch_s, --hours and --max_steps must be above 0"),
         ("pretrain --config DIR/torn.yaml", "sslbench pretrain: "),
         ("pretrain --config DIR/typo.yaml", "'max_step' is not accepted; did you mean max_steps"),
         ("check zipformer_tiny --ckpt DIR/ckpt", "card.yaml: lacks weights; export or convert it again"),
