@@ -76,7 +76,7 @@ def main() -> None:
         words = ["--growth"]
         if args.memory_gib is not None:
             words += ["--longest_batch", "--memory_gib", f"{args.memory_gib:g}"]
-        words += ["--repeats", str(args.repeats), "--results", str(results)]
+        words += ["--tier", "full", "--repeats", str(args.repeats), "--results", str(results)]
         sslbench("profile", *args.models, *words)
     sslbench("compare", *args.models, "--results", str(results))
     content, paths = build(results, args.out / "report")
@@ -128,7 +128,9 @@ def figures(path: Path, content: Content) -> list[str]:
     """Write the figures as SVG on white, and the lines that show them."""
     lines = []
     found = strips("All costs at once", content.summary, content.summary.costs, log=True)
-    for name, figure in zip(("costs", "macs", "rtf"), [*found, *growth_figures(content.rows)], strict=False):
+    for name, figure in zip(
+        ("costs", "macs", "rtf"), [*found, *growth_figures(content.summary)], strict=False
+    ):
         svg = base64.b64decode(figure.light.partition(",")[2]).decode()
         file = path.with_name(f"{path.stem}_{name}.svg")
         write_text(file, svg.replace("<defs>", '<rect width="100%" height="100%" fill="white"/><defs>', 1))

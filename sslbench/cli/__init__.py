@@ -44,10 +44,22 @@ How good is a speech SSL encoder, what does it cost, and is the difference real?
 """
 
 
+def underscored(words: Sequence[str]) -> list[str]:
+    """Options as we spell them: `--max-steps=5` as `--max_steps=5`. What follows a lone `--` is another
+    program's."""
+    end = list(words).index("--") if "--" in words else len(words)
+    return [*(_spelt(word) for word in words[:end]), *words[end:]]
+
+
+def _spelt(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit status: 0 done, 1 a check failed, 2 wrong input, 130 interrupted; an
     outside program's own status where a verb runs one (`espnet`, `launch`)."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = underscored(sys.argv[1:] if argv is None else argv)
     warnings.formatwarning = lambda message, *_, **__: f"sslbench: warning: {message}\n"
     if words == ["--version"]:
         print(__version__)

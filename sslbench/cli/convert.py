@@ -9,7 +9,7 @@ from sslbench.cli._parser import Parser
 from sslbench.convert import FORMATS
 
 EPILOG = """examples:
-  sslbench convert --from k2ssl epoch-300.pt --use-average --out zipformer
+  sslbench convert --from k2ssl epoch-300.pt --use_average --out zipformer
   sslbench convert --from k2ssl pretrained.pt --model_config args.json --out zipformer
   sslbench convert --from fairseq hubert_base_ls960.pt --out hubert
   sslbench convert --from s3prl hubert_converted.pt --out hubert
@@ -60,9 +60,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--to", choices=("sslbench", "hf"), help="format to write (default: sslbench)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--model_config", type=Path, metavar="FILE", help="settings that SRC lacks")
-    parser.add_argument(
-        "--use-average", "--use_average", action="store_true", help="k2ssl: model_avg instead of model"
-    )
+    parser.add_argument("--use_average", action="store_true", help="k2ssl: model_avg instead of model")
     parser.add_argument("--family", help="of our models, where several could fit")
     args = parser.parse_args(argv)
     if args.source_format == "sslbench" and args.to in (None, "sslbench"):

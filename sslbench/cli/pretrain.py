@@ -19,10 +19,9 @@ def main(argv: list[str]) -> int:
     from sslbench.config import parse
     from sslbench.pretrain.config import PretrainConfig
 
-    flags = ("--allow-reshard", "--allow_reshard")  # a switch; with a value, as every setting is written, too
-    said = ("true", "false")
+    said = ("true", "false")  # a switch; with a value, as every setting is written, too
     argv = [
-        "--allow_reshard=true" if word in flags and after.lower() not in said else word
+        "--allow_reshard=true" if word == "--allow_reshard" and after.lower() not in said else word
         for word, after in zip(argv, [*argv[1:], ""], strict=True)
     ]
     config = parse(PretrainConfig, argv, "sslbench pretrain", DESCRIPTION, EPILOG)

@@ -27,7 +27,7 @@ EXAMPLES = """examples:
       --data data/librispeech --out exp/superb/wavlm --results results --jobs 4 --device cuda:0,cuda:1
   sslbench superb run … --num_shards 10 --shard $SLURM_ARRAY_TASK_ID          # one task per job of an array
   sslbench superb check --tasks ks,sid --roots ks=/corpora/sc,sid=/corpora/VoxCeleb1
-  sslbench superb run --engine s3prl --s3prl-root ../s3prl --upstream fbank --tasks sd --data corpora/sd \\
+  sslbench superb run --engine s3prl --s3prl_root ../s3prl --upstream fbank --tasks sd --data corpora/sd \\
       --out exp/superb/fbank --results results          # the original runner: a row fbank.s3prl
   sslbench superb score exp/superb/fbank --results results
   sslbench superb submit exp/superb/fbank --out exp/superb/fbank/submission
@@ -97,13 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", choices=["sslbench", "s3prl"], default="sslbench",
         help="s3prl: its own runner on official layouts (tasks ic, pr, sd), one lr, a row SYSTEM.s3prl",
     )  # fmt: skip
-    run.add_argument(
-        "--s3prl-root",
-        "--s3prl_root",
-        dest="s3prl_root",
-        type=Path,
-        help="git checkout of s3prl for its engine",
-    )
+    run.add_argument("--s3prl_root", type=Path, help="git checkout of s3prl for its engine")
     check = actions.add_parser("check", help="say what a task's data lacks; exit 1 when it does", **shape)
     check.add_argument("--tasks", required=True, help="comma-separated, or all")
     check.add_argument(
@@ -169,7 +163,7 @@ def _by_s3prl(task: ProbeTask, named: Named, settings: ProbeSettings, args: argp
     from sslbench.probe.s3prl_engine import run_task_s3prl
 
     if args.s3prl_root is None:
-        raise SslbenchError("--engine s3prl: needs --s3prl-root, a git checkout of s3prl")
+        raise SslbenchError("--engine s3prl: needs --s3prl_root, a git checkout of s3prl")
     return run_task_s3prl(task, named, settings, args.s3prl_root, args.ckpt)
 
 

@@ -68,7 +68,8 @@ def truth(key: str, value: Any) -> bool:
     Raises:
         SslbenchError: anything else.
     """
-    found = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    found = False if value is None else known.get(str(value).lower())
     if found is None:
         raise SslbenchError(f"convert: {key} {value!r} is neither true nor false")
     return found

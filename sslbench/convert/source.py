@@ -46,7 +46,7 @@ def read(format: str, path: Path, use_average: bool, model_config: Path | None) 
         CorruptFileError: damaged.
     """
     if use_average and format != "k2ssl":
-        raise SslbenchError(f"convert: --use-average is for k2ssl; {format} holds one set of weights")
+        raise SslbenchError(f"convert: --use_average is for k2ssl; {format} holds one set of weights")
     if format == "hf":
         state, settings = read_hf(path)
         file, sha256 = weights_file(path), weights_sha256(path)
@@ -75,10 +75,10 @@ def _k2ssl(
     key = "model_avg" if use_average else "model"
     if key not in content and _is_state(content):
         if use_average:
-            raise SslbenchError(f"{path}: holds one set of weights; convert it without --use-average")
+            raise SslbenchError(f"{path}: holds one set of weights; convert it without --use_average")
         return dict(content), {}
     if not _is_state(content.get(key)):
-        hint = "convert it without --use-average" if use_average else "give a checkpoint of icefall's trainer"
+        hint = "convert it without --use_average" if use_average else "give a checkpoint of icefall's trainer"
         raise SslbenchError(f"{path}: has no weights under {key!r} (keys: {_some(content)}); {hint}")
     skipped = ("model", "model_avg", "optimizer", "scheduler", "grad_scaler", "sampler")
     settings = {name: unpickle.plain(value) for name, value in content.items() if name not in skipped}

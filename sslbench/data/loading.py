@@ -187,7 +187,7 @@ class BatchLoader:
         s = self.plan.settings
         for key, own, may in (("seed", s.seed, False), ("world_size", s.world_size, reshard)):
             if state[key] != own and not may:
-                hint = ", or allow another one with --allow-reshard" if key == "world_size" else ""
+                hint = ", or allow another one with --allow_reshard" if key == "world_size" else ""
                 raise SslbenchError(
                     f"data position: stored with {key}={state[key]}, now {own}; "
                     f"resume with the same {key}{hint}"

@@ -117,7 +117,7 @@ class PretrainConfig:
     average_every: int = 0
     """Updates between additions to the running average of the weights (k2SSL: 200); 0 for none."""
     allow_reshard: bool = False
-    """Go on with another number of processes than before (`--allow-reshard`): the epoch's remaining batches
+    """Go on with another number of processes than before (`--allow_reshard`): the epoch's remaining batches
     are dealt out anew, none twice. Batch counts and effective batch size change with the number."""
     log_every: int = 50
     """Updates per log line."""

@@ -144,7 +144,7 @@ def _check_root(root: Path, template: Template) -> None:
     missing = [name for name in wanted if not (root / "s3prl" / name).is_file()]
     if missing:
         raise SslbenchError(
-            f"--s3prl-root {root}: lacks s3prl/{', s3prl/'.join(missing)}; "
+            f"--s3prl_root {root}: lacks s3prl/{', s3prl/'.join(missing)}; "
             "git clone https://github.com/s3prl/s3prl, and name the clone"
         )
 

@@ -189,8 +189,8 @@ def test_wrong_format_or_choice_says_which_would_do(
     source = tmp_path / "a.pt"
     torch.save(content(), source)
     assert "lacks task_cfg, model_cfg, model_weight" in refused(capsys, source, "--from", "s3prl")
-    assert "without --use-average" in refused(capsys, source, "--from", "k2ssl", "--use-average")
-    assert "--use-average is for k2ssl" in refused(capsys, source, "--from", "fairseq", "--use-average")
+    assert "without --use_average" in refused(capsys, source, "--from", "k2ssl", "--use-average")
+    assert "--use_average is for k2ssl" in refused(capsys, source, "--from", "fairseq", "--use-average")
     assert "no config.json" in refused(capsys, source, "--from", "hf")
     assert "no such file" in refused(capsys, tmp_path / "b.pt", "--from", "k2ssl")
     assert "known: hubert_k2ssl" in refused(capsys, source, "--from", "k2ssl", "--family", "x")
@@ -245,9 +245,9 @@ def test_layer_texts_are_parsed_not_run(text: str) -> None:
 
 
 def test_the_text_of_a_switch_is_read_not_its_presence() -> None:
-    assert [truth("x", value) for value in (True, 1, "True", "true", "1")] == [True] * 5
-    assert [truth("x", value) for value in (False, 0, "False", "false", "0")] == [False] * 5
-    for value in ("", "none", 2, None, "yes"):
+    assert [truth("x", value) for value in (True, 1, 1.0, "True", "true", "1")] == [True] * 6
+    assert [truth("x", value) for value in (False, 0, None, "False", "false", "0")] == [False] * 6
+    for value in ("", "none", 2, "yes"):
         with pytest.raises(SslbenchError, match="is neither true nor false"):
             truth("x", value)
 

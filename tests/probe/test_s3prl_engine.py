@@ -138,7 +138,7 @@ def test_wrong_roots_and_tasks_are_named(tmp_path: Path, capsys: pytest.CaptureF
     words += ["--results", str(tmp_path), "--engine", "s3prl"]
     for more, complaint in (
         (["--tasks", "qbe", "--s3prl-root", str(tmp_path)], "does not know this task, but ic, pr, sd; write"),
-        (["--tasks", "sd"], "--s3prl-root"),
+        (["--tasks", "sd"], "--s3prl_root"),
     ):
         assert main([*words, *more]) == 2
         assert complaint in capsys.readouterr().err

@@ -46,6 +46,16 @@ def test_librispeech_trains_on_all_gpus_and_scores_both_test_sets() -> None:
         assert command[command.index("--exp_dir") + 1] == "none/hubert_k2ssl_base/asr_10h"
 
 
+def test_tier_full_asks_for_the_twins_random_weights() -> None:
+    words = (
+        "--stages superb --upstream hubert_k2ssl_base --baselines= --tasks pr --expdir none --resultsdir none"
+    )
+    said = run(REPO / "egs" / "librispeech" / "ssl1", *words.split(), "--dry_run", "true")
+    trained, twin = [line.split() for line in said.splitlines() if "sslbench superb run" in line]
+    assert "--random_weights" in twin
+    assert "--random_weights" not in trained
+
+
 def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "asr.yaml"
     path.write_text("tune: full\nupstream_freeze_step: 1\n")

@@ -190,7 +190,7 @@ if wanted 6; then each recognizer "${systems[@]}" ${espnet_opts:+espnet}; fi
 superb() { # SYSTEM
     for task in ${tasks//,/ }; do
         job 1 "${one}" "${resultsdir}/$1/${task}.json" sslbench superb run $(model_of "$1") --tasks "${task}" --data "${data}" \
-            --out "${expdir}/$1/superb" --results "${resultsdir}" --tier "${tier}" --seed "${seed}" --device "${device}" ${superb_opts}
+            --out "${expdir}/$1/superb" --results "${resultsdir}" --tier "${tier}" --seed "${seed}" --device "${device}" $([[ $1 != *_random ]] || echo --random_weights) ${superb_opts}
     done
 }
 if wanted 7; then each superb "${systems[@]}"; fi

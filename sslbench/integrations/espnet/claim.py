@@ -71,6 +71,8 @@ def content(settings: AsrRun) -> dict[str, str]:
 def _differ(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     named = [key for key in wanted if key != "content" and found.get(key) != wanted[key]]
     was = found.get("content", {})
+    if not was:
+        return ["version's layout"]
     return sorted(named) + [
         f"content of {key}" for key, value in wanted["content"].items() if was.get(key) != value
     ]

@@ -109,9 +109,10 @@ def _claim_audio(folder: Path, made_from: dict[str, Any]) -> bool:
     path = folder / "export.json"
     if path.is_file() and read_json(path) == made_from:
         return True
-    shutil.rmtree(
-        folder / "wav", ignore_errors=True
-    )  # of other audio, which this one must not take for its own
+    if path.is_file():  # of other audio, which this one must not take for its own
+        shutil.rmtree(folder / "wav", ignore_errors=True)
+    elif (folder / "wav").exists():
+        raise SslbenchError(f"{folder}/wav: was not made by this verb; export into another folder")
     write_json(path, made_from)
     return False
 
