@@ -25,6 +25,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     Raises:
         SslbenchError: as `trainer.run`.
     """
+    config.check()  # before a folder is made
     folder = Path(config.exp_dir)
     features = folder / "features"
     is_main = launched_as()[0] == 0

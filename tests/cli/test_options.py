@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,11 +64,15 @@ def test_dashes_are_understood_in_options_alone() -> None:
     assert underscored(["--a-b", "--", "--a-b"]) == ["--a_b", "--", "--a-b"]  # the last is another program's
 
 
-def test_a_path_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_is_no_option(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["superb", "check", "--tasks", "ks", "--data", "./data"]) == 1
     assert "no such data folder: data" in capsys.readouterr().out
     assert main(["finetune", "--exp-dir", "./system", "--steps", "-1"]) == 2
     assert "steps" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())  # refused before anything is made
 
 
 @pytest.mark.parametrize(
