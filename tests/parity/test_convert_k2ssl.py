@@ -132,17 +132,16 @@ def test_a_fine_tuned_recognizer_gives_its_encoder(
 ) -> None:
     """As icefall's `finetune.py` saves it: the pretrained model without its head as `encoder`."""
     folder = shared_dir / "fixtures" / name
-    source = k2ssl_file(folder, tmp_path)
-    content = torch.load(source, weights_only=False)
-    tuned = {f"encoder.{key}": value for key, value in content["model"].items() if "final_proj" not in key}
-    others = {"decoder.embedding.weight": torch.zeros(2), "joiner.encoder_proj.weight": torch.zeros(2)}
-    torch.save({**content, "model": {**tuned, **others}}, source)
+    state = load_file(folder / "state.safetensors")
+    tuned = {f"encoder.{key}": value for key, value in state.items() if "final_proj" not in key}
+    tuned |= {"decoder.embedding.weight": torch.zeros(2), "joiner.encoder_proj.weight": torch.zeros(2)}
+    source = k2ssl_file(folder, tmp_path, model=tuned)
     upstream = convert(source, tmp_path / "ours", "--from", "k2ssl")
     assert "left out: decoder.embedding.weight, joiner.encoder_proj.weight" in capsys.readouterr().out
     io = load_file(folder / "io.safetensors")
     error = states_of(upstream, [io["in.source"][0]])[-1][0, :63] - io["eval_nomask.x"][0]
     assert float(error.abs().max()) <= LIMIT
-    torch.save({**content, "model": {**tuned, **others, "encoder.surplus": torch.zeros(1)}}, source)
+    source = k2ssl_file(folder, tmp_path, model={**tuned, "encoder.surplus": torch.zeros(1)})
     assert cli.main(["convert", "--from", "k2ssl", str(source), "--out", str(tmp_path / "no")]) == 2
     assert "unexpected surplus" in capsys.readouterr().err
 

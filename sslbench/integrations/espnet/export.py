@@ -107,10 +107,10 @@ def export(
 def _claim_audio(folder: Path, made_from: dict[str, Any]) -> bool:
     """Whether the audio files in a folder are of an export like this one; from now on they are."""
     path = folder / "export.json"
-    if path.is_file() and read_json(path) == made_from:
-        return True
-    if path.is_file():  # of other audio, which this one must not take for its own
-        shutil.rmtree(folder / "wav", ignore_errors=True)
+    if path.is_file():
+        if read_json(path) == made_from:
+            return True
+        shutil.rmtree(folder / "wav", ignore_errors=True)  # of other audio, which is not this export's
     elif (folder / "wav").exists():
         raise SslbenchError(f"{folder}/wav: was not made by this verb; export into another folder")
     write_json(path, made_from)
