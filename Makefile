@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.sslbench-installed
 
 .PHONY: help demo test test-kill test-k2 lint typecheck clean bench bench-models bench-base bench-quirks bench-superb bench-peft \
-	bench-espnet bench-manifests bench-loader bench-bf16
+	bench-espnet bench-manifests bench-loader bench-bf16 bench-report
 help:
 	@echo "make demo       embedded corpus -> pretraining -> evaluation -> HTML report (minutes, two CPU cores)"
 	@echo "make test       the test suite"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-manifests  opening, first batch, resume and memory of 1k, 100k and 1M cuts"
 	@echo "make bench-loader  audio-hours per second against a plain DataLoader and ESPnet's iterator, by turns"
 	@echo "make bench-bf16 whether bf16 trains as fp32 does"
+	@echo "make bench-report  how long a report of 200 rows takes"
 	@echo "make test-k2    our activations and transducer losses against the real k2, in an environment of its own"
 	@echo "make clean      remove what the demo made (the environment stays; 'rm -r $(VENV)' removes it)"
 
@@ -88,6 +89,9 @@ bench-quirks: $(STAMP)
 # 200 steps of tiny models: does bf16 end within the spread of five fp32 seeds?
 bench-bf16: $(STAMP)
 	$(BIN)/python benchmarks/bf16.py $(ARGS)
+
+bench-report: $(STAMP)
+	$(BIN)/python benchmarks/report.py $(ARGS)
 
 # k2's newest release on PyPI is for Python 3.10 and torch 1.13.1. The code under test runs from the checkout.
 PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) $(shell command -v python3.10) python3.10)

@@ -8,7 +8,7 @@ from typing import Any
 from sslbench.report import style
 from sslbench.report.plots import MAX_LABELS, legend_below, readable_log_ticks
 from sslbench.report.schema import ResultRow
-from sslbench.report.style import Figure, Theme
+from sslbench.report.style import Figure
 from sslbench.report.view import Summary
 
 _KINDS = {
@@ -44,16 +44,16 @@ def _by_length(row: ResultRow | None, pattern: str) -> dict[float, float]:
 def _figure(title: str, label: str, found: dict[str, tuple[int, dict[float, float]]]) -> Figure:
     named = dict(list(found.items())[:MAX_LABELS])
 
-    def draw(axes: Any, theme: Theme) -> None:
+    def draw(axes: Any) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         for system, (index, points) in found.items():
-            look = theme.look(index) | {"label": system, "markersize": 5}
+            look = style.look(index) | {"label": system, "markersize": 5}
             if system not in named:
-                look = {"color": theme.faint, "zorder": 1}
+                look = {"color": style.FAINT, "zorder": 1}
             axes.plot(list(points), list(points.values()), **look)
         if others := len(found) - len(named):
-            axes.plot([], [], color=theme.faint, label=f"{others} others")
+            axes.plot([], [], color=style.FAINT, label=f"{others} others")
         ticks = sorted({length for _, points in found.values() for length in points})
         axes.set_xticks(ticks, [f"{length:g}" for length in ticks])
         readable_log_ticks(axes.yaxis, [value for _, points in found.values() for value in points.values()])

@@ -10,7 +10,7 @@ from typing import Any
 from sslbench.report import numbers, style
 from sslbench.report.curves import Curve
 from sslbench.report.schema import Metric
-from sslbench.report.style import Figure, Theme
+from sslbench.report.style import Figure
 from sslbench.report.view import Column, Summary
 
 MAX_LABELS = 12
@@ -64,13 +64,13 @@ def _points(summary: Summary, quality: Column, cost: Column) -> list[Point]:
 def _trade_off(quality: Column, cost: Column, points: Sequence[Point]) -> Figure:
     front = pareto_front(points, quality.higher_is_better)
 
-    def draw(axes: Any, theme: Theme) -> None:
+    def draw(axes: Any) -> None:
         axes.set_xscale("log")
         readable_log_ticks(axes.xaxis, [point.cost for point in points])
         # a step: between two systems, the cheaper one is what can be had
         axes.step(
             [p.cost for p in front], [p.quality.value for p in front],
-            where="post", color=theme.front, linestyle="--", linewidth=1.2, zorder=1,
+            where="post", color=style.FRONT, linestyle="--", linewidth=1.2, zorder=1,
         )  # fmt: skip
         for point in points:
             low, high = _ends(point.quality)
@@ -78,9 +78,9 @@ def _trade_off(quality: Column, cost: Column, points: Sequence[Point]) -> Figure
             axes.errorbar(
                 point.cost, point.quality.value, yerr=[[low], [high]], capsize=3, markersize=8,
                 linestyle="none", elinewidth=1.2, zorder=2,
-                markeredgecolor=theme.ink if on_front else "none",
+                markeredgecolor=style.INK if on_front else "none",
                 label=point.name if on_front or len(points) <= MAX_LABELS else None,
-                **theme.look(point.index),
+                **style.look(point.index),
             )  # fmt: skip
         axes.margins(x=0.1, y=0.1)
         axes.set_xlabel(f"{cost.label}, log scale")
@@ -130,12 +130,12 @@ def dots(summary: Summary) -> list[Figure]:
         if not ranked:
             continue
 
-        def draw(axes: Any, theme: Theme, ranked: Any = ranked, column: Column = column) -> None:
+        def draw(axes: Any, ranked: Any = ranked, column: Column = column) -> None:
             for height, (system, metric) in enumerate(reversed(ranked)):
                 low, high = _ends(metric)
                 axes.errorbar(
                     metric.value, height, xerr=[[low], [high]], capsize=3, markersize=7,
-                    markeredgecolor="none", **theme.look(colours[system.name]),
+                    markeredgecolor="none", **style.look(colours[system.name]),
                 )  # fmt: skip
             axes.set_yticks(range(len(ranked)), [system.name for system, _ in reversed(ranked)])
             axes.set_ylim(-0.6, len(ranked) - 0.4)
@@ -162,9 +162,9 @@ def curve_figures(curves: Sequence[Curve]) -> list[Figure]:
     for title, label in dict.fromkeys((curve.title, curve.label) for curve in curves):
         chosen = [curve for curve in curves if curve.title == title]
 
-        def draw(axes: Any, theme: Theme, chosen: Any = chosen, label: str = label) -> None:
+        def draw(axes: Any, chosen: Any = chosen, label: str = label) -> None:
             for curve in chosen:
-                drawn = theme.look(runs.index(curve.run))
+                drawn = style.look(runs.index(curve.run))
                 if curve.dev:
                     drawn |= {"linestyle": "--", "markersize": 5}
                 else:
@@ -193,9 +193,7 @@ def layer_weights(weights: dict[str, dict[str, list[float]]]) -> list[Figure]:
         names = sorted(by_system)
         depth = max(len(by_system[name]) for name in names)
 
-        def draw(
-            axes: Any, theme: Theme, by_system: Any = by_system, names: Any = names, depth: int = depth
-        ) -> None:
+        def draw(axes: Any, by_system: Any = by_system, names: Any = names, depth: int = depth) -> None:
             table = [by_system[n] + [float("nan")] * (depth - len(by_system[n])) for n in names]
             image = axes.imshow(table, aspect="auto", cmap="cividis", vmin=0.0)
             axes.set_yticks(range(len(names)), names)

@@ -9,7 +9,7 @@ from typing import Any
 from sslbench.report import numbers, style
 from sslbench.report.plots import legend_below
 from sslbench.report.schema import Metric
-from sslbench.report.style import Figure, Theme
+from sslbench.report.style import Figure
 from sslbench.report.view import Column, Summary, System
 
 MAX_NAMED = 8
@@ -36,13 +36,13 @@ def strips(title: str, summary: Summary, columns: Sequence[Column], log: bool = 
         return []
     named = [system.name for system in summary.systems][:MAX_NAMED]
 
-    def draw(axes: Any, theme: Theme) -> None:
+    def draw(axes: Any) -> None:
         for index, name in enumerate(named):
-            axes.plot([], [], linestyle="none", markersize=6.5, label=name, **theme.look(index))
+            axes.plot([], [], linestyle="none", markersize=6.5, label=name, **style.look(index))
         if others := len(summary.systems) - len(named):
-            axes.plot([], [], **_unnamed(theme), linestyle="none", label=f"{others} others")
+            axes.plot([], [], **_unnamed(), linestyle="none", label=f"{others} others")
         for height, (_, ranked) in enumerate(reversed(lines)):
-            _line(axes, theme, height, ranked, named, math.log if log else float)
+            _line(axes, height, ranked, named, math.log if log else float)
         titles = [f"{c.title} {c.arrow}" + ("\nzero is left out" if c in zeros else "") for c, _ in lines]
         axes.set_yticks(range(len(lines)), reversed(titles))
         axes.set_ylim(-0.6, len(lines) - 0.4)
@@ -75,26 +75,25 @@ def _shown(ranked: Ranked, log: bool) -> Ranked:
 
 def _line(
     axes: Any,
-    theme: Theme,
     height: int,
     ranked: Ranked,
     named: Sequence[str],
     scale: Callable[[float], float],
 ) -> None:
     best, worst = ranked[0][1].value, ranked[-1][1].value
-    axes.hlines(height, 0, 1, color=theme.faint, linewidth=1.2, zorder=1)
+    axes.hlines(height, 0, 1, color=style.FAINT, linewidth=1.2, zorder=1)
     for x, value, side in ((-0.04, worst, "right"), (1.04, best, "left")):
         text = numbers.bare(value, ranked[0][1].unit)
         axes.text(x, height, text, ha=side, va="center", fontsize=style.PRINTED - 2)
     for system, metric in reversed(ranked):
         place = (scale(metric.value) - scale(worst)) / (scale(best) - scale(worst))
         if system.name not in named:
-            axes.plot(place, height, **_unnamed(theme), zorder=2)
+            axes.plot(place, height, **_unnamed(), zorder=2)
             continue
         index = named.index(system.name)
         level = height + BAND * (0.5 - (index + 0.5) / len(named))
-        axes.plot(place, level, markersize=6.5, markeredgecolor="none", zorder=3, **theme.look(index))
+        axes.plot(place, level, markersize=6.5, markeredgecolor="none", zorder=3, **style.look(index))
 
 
-def _unnamed(theme: Theme) -> dict[str, Any]:
-    return {"marker": "o", "markersize": 3, "color": theme.front, "alpha": 0.5}
+def _unnamed() -> dict[str, Any]:
+    return {"marker": "o", "markersize": 3, "color": style.FRONT, "alpha": 0.5}

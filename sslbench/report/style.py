@@ -1,37 +1,23 @@
-"""How figures look: one palette that colour-blind readers can tell apart, in a light and a dark theme."""
+"""How figures look: one palette that colour-blind readers can tell apart, for light and for dark paper."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Ink of one colour scheme."""
-
-    name: str
-    ink: str
-    faint: str
-    front: str
-    colours: tuple[str, ...]
-
-    def look(self, index: int) -> dict[str, Any]:
-        """Colour and marker of the n-th system; pairs repeat only after 56 systems."""
-        return {"color": self.colours[index % len(self.colours)], "marker": MARKERS[index % len(MARKERS)]}
-
-
+INK, FAINT, FRONT = "#1f2328", "#d5dae0", "#6e7781"
 # Okabe and Ito (2008) without black and yellow, which vanish on dark and on light paper
-_ON_LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#C98500", "#3A9BD9", "#6E6E6E")
-_ON_DARK = ("#4FA8E0", "#F07F3C", "#2CC295", "#E3A1C6", "#EDB032", "#8FD0FF", "#B4B4B4")
-LIGHT = Theme("light", ink="#1f2328", faint="#d5dae0", front="#6e7781", colours=_ON_LIGHT)
-DARK = Theme("dark", ink="#e6edf3", faint="#3a424d", front="#9aa4af", colours=_ON_DARK)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#c98500", "#3a9bd9", "#6e6e6e")
+_DARK_COLOURS = ("#4fa8e0", "#f07f3c", "#2cc295", "#e3a1c6", "#edb032", "#8fd0ff", "#b4b4b4")
+_ON_DARK = {INK: "#e6edf3", FAINT: "#3a424d", FRONT: "#9aa4af"} | dict(
+    zip(COLOURS, _DARK_COLOURS, strict=True)
+)
 PRINTED = 11
 """Points; figures are shown at most a little above their natural width."""
 
@@ -46,34 +32,45 @@ class Figure:
     dark: str
 
 
+def look(index: int) -> dict[str, Any]:
+    """Colour and marker of the n-th system; pairs repeat only after 56 systems."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def render(
-    title: str, alt: str, draw: Callable[[Any, Theme], None], size: tuple[float, float] = (5.4, 3.7)
+    title: str, alt: str, draw: Callable[[Any], None], size: tuple[float, float] = (5.4, 3.7)
 ) -> Figure:
-    """Draw a figure once per theme.
+    """Draw a figure for light paper; the dark one is the same drawing in the other ink.
 
     Args:
         title: shown above it by the page.
         alt: what it shows, for readers who cannot see it.
-        draw: fills a matplotlib axes.
+        draw: fills a matplotlib axes, in this module's colours.
         size: inches.
     """
-    return Figure(title, alt, _data_uri(draw, LIGHT, size), _data_uri(draw, DARK, size))
+    light = _svg(draw, size)
+    dark = re.sub(r"#[0-9a-f]{6}\b", lambda ink: _ON_DARK.get(ink[0], ink[0]), light)
+    return Figure(title, alt, _data_uri(light), _data_uri(dark))
 
 
-def _data_uri(draw: Callable[[Any, Theme], None], theme: Theme, size: tuple[float, float]) -> str:
-    with _themed(theme):
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _svg(draw: Callable[[Any], None], size: tuple[float, float]) -> str:
+    with _settings():
         # the object interface leaves pyplot's global state, and the user's backend, alone
         from matplotlib.figure import Figure as Canvas
 
         figure = Canvas(figsize=size, layout="constrained")
-        draw(figure.add_subplot(), theme)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+        draw(figure.add_subplot())
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return text.getvalue()
 
 
 @contextmanager
-def _themed(theme: Theme) -> Iterator[None]:
+def _settings() -> Iterator[None]:
     import matplotlib
 
     settings: Any = {
@@ -86,13 +83,13 @@ def _themed(theme: Theme) -> Iterator[None]:
         "svg.hashsalt": "sslbench",  # equal results make equal files
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.edgecolor": theme.front,
-        "axes.labelcolor": theme.ink,
-        "text.color": theme.ink,
-        "xtick.color": theme.ink,
-        "ytick.color": theme.ink,
+        "axes.edgecolor": FRONT,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
         "axes.grid": True,
-        "grid.color": theme.faint,
+        "grid.color": FAINT,
         "grid.linewidth": 0.7,
         "axes.axisbelow": True,
         "lines.linewidth": 1.6,

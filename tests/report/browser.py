@@ -23,6 +23,8 @@ STICKS_OUT = """(() => {
       found.push(e.tagName + '.' + e.className + ' ' + (e.textContent || '').trim().slice(0, 40));
   return JSON.stringify({page: document.documentElement.scrollWidth, limit, found: found.slice(0, 5)});
 })()"""
+MAX_PICTURE_PX = 16_000
+"""Chromium paints no taller picture; the widths are of the whole page all the same."""
 
 
 def find() -> str | None:
@@ -86,7 +88,9 @@ async def _see(tab: _Tab, page: Path, view: View) -> Seen:
     await tab.until("Page.loadEventFired")
     answer = await tab.ask("Runtime.evaluate", expression=STICKS_OUT)
     found = json.loads(answer["result"]["value"])
-    shot = await tab.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    size = (await tab.ask("Page.getLayoutMetrics"))["cssContentSize"]
+    clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], MAX_PICTURE_PX), "scale": 1}
+    shot = await tab.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
     return Seen(found["page"], found["limit"], found["found"], base64.b64decode(shot["data"]))
 
 

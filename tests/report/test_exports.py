@@ -158,7 +158,7 @@ def test_a_system_looks_the_same_in_every_figure(results: Path, monkeypatch: pyt
 
     def drawn(title: str, alt: str, draw: object, size: object = None) -> str:
         axes = Canvas().add_subplot()
-        draw(axes, style.LIGHT)
+        draw(axes)
         handles, labels = axes.get_legend_handles_labels()
         for handle, label in zip(handles, labels, strict=True):
             looks[label].add(str(getattr(handle, "lines", [handle])[0].get_color()))
