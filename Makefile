@@ -71,11 +71,12 @@ bench-models: $(STAMP)
 bench-base: $(STAMP)
 	$(BIN)/python benchmarks/base.py $(ARGS)
 
-# for example: make bench-espnet ARGS="--upstream hubert_k2ssl_tiny --rounds 3"
+# with an upstream pretrained by the mini recipe; for example: make bench-espnet ARGS="--threads 1 --rounds 3"
 bench-espnet: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" egs/mini/ssl1/run.sh --stop_stage 1
+	PATH="$(abspath $(BIN)):$$PATH" egs/mini/ssl1/run.sh --stop_stage 4 --upstream zipformer --baselines ""
 	rm -rf build/bench-espnet
-	$(BIN)/python benchmarks/espnet_asr.py --data egs/mini/ssl1/data/manifests --out build/bench-espnet $(ARGS)
+	$(BIN)/python benchmarks/espnet_asr.py --upstream zipformer_tiny --ckpt egs/mini/ssl1/exp/zipformer/upstream \
+		--data egs/mini/ssl1/data/manifests --out build/bench-espnet $(ARGS)
 
 # with an upstream pretrained by the mini recipe, which is made first where it is not there
 bench-peft: $(STAMP)
