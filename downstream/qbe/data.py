@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lhotse.cut import Cut
@@ -22,7 +22,8 @@ LISTS = {"dev": "language_key_dev.lst", "test": "language_key_eval.lst"}
 DOCUMENT_LIST = "language_key_utterances.lst"
 TRUTHS = {"dev": "groundtruth_quesst14_dev", "test": "groundtruth_quesst14_eval"}
 MIN_LETTERS = 4
-_TERM = re.compile(r'<term\b[^>]*?termid="([^"]+)"[^>]*>\s*<termtext>([^<]*)</termtext>')
+_TERM = re.compile(r'<term\s[^>]*?\btermid="([^"]+)"')
+_EXCERPT = re.compile(r'<excerpt\s[^>]*?\baudio_filename="([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Search:
     queries: list[Cut]
     documents: list[Cut]
     found: dict[str, set[str]]
-    """Query id → ids of the documents that hold it; also of queries that are not searched."""
+    """Query id → ids of the documents that hold it; also of queries and documents that are not searched."""
+    counted: int | None = None
+    """Documents of the ground truth, where more than `documents`."""
 
 
 def quesst_home(root: Path) -> Path | None:
@@ -54,7 +57,7 @@ def read_quesst(home: Path) -> dict[str, Search]:
         raise SslbenchError(f"{home}: lacks {', '.join(missing)}; unpack quesst14Database.tgz again")
     documents = _audio(home, scoring / DOCUMENT_LIST)
     return {
-        part: Search(_audio(home, scoring / name), documents, _truth(scoring / TRUTHS[part]))
+        part: Search(_audio(home, scoring / name), documents, *read_truth(scoring / TRUTHS[part]))
         for part, name in LISTS.items()
     }
 
@@ -71,21 +74,29 @@ def _audio(home: Path, listing: Path) -> list[Cut]:
     return list(file_cuts([AudioFile(path, path.stem, path.stem) for path in paths], CORPUS))
 
 
-def _truth(folder: Path) -> dict[str, set[str]]:
-    """Occurrences from the RTTM's LEXEME lines; a term list maps their texts to query ids."""
-    files = sorted(folder.glob("*.rttm"))
-    if not files:
-        raise SslbenchError(f"{folder}: holds no .rttm file with the ground truth")
-    ids: dict[str, str] = {}
-    for listing in folder.glob("*.tlist.xml"):
-        text = listing.read_text(encoding="utf-8")
-        ids |= {spoken.strip(): name for name, spoken in _TERM.findall(text)}
+def read_truth(folder: Path) -> tuple[dict[str, set[str]], int]:
+    """Where each query occurs, and the number of documents, of all languages, as QUESST's scorer reads them.
+
+    Queries are the terms of the `.tlist.xml`, documents the excerpts of the `.ecf.xml`; lines of the `.rttm`
+    about others (`NO_KEYWORD`) do not count.
+
+    Raises:
+        SslbenchError: one of the three files is missing, or there are several.
+    """
+    texts = {}
+    for kind in ("tlist.xml", "ecf.xml", "rttm"):
+        files = list(folder.glob(f"*.{kind}"))
+        if len(files) != 1:
+            raise SslbenchError(f"{folder}: holds {len(files)} .{kind} files; the ground truth has one")
+        texts[kind] = files[0].read_text(encoding="utf-8")
+    terms = set(_TERM.findall(texts["tlist.xml"]))
+    documents = {PurePosixPath(name).stem for name in _EXCERPT.findall(texts["ecf.xml"])}
     found: dict[str, set[str]] = {}
-    for line in files[0].read_text(encoding="utf-8").splitlines():
+    for line in texts["rttm"].splitlines():
         words = line.split()
-        if words and words[0] == "LEXEME":
-            found.setdefault(ids.get(words[5], words[5]), set()).add(words[1])
-    return found
+        if len(words) > 5 and words[5] in terms and words[1] in documents:
+            found.setdefault(words[5], set()).add(words[1])
+    return found, len(documents)
 
 
 def read_manifests(root: Path, settings: dict[str, Any], tier: str) -> dict[str, Search]:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sslbench.downstream.qbe import archive
 from sslbench.downstream.qbe.data import Search, quesst_home, read_manifests, read_quesst
 from sslbench.downstream.qbe.dtw import Documents, match, normalized, standardized
-from sslbench.downstream.qbe.twv import max_twv
+from sslbench.downstream.qbe.twv import Trials, max_twv
 from sslbench.errors import SslbenchError
 from sslbench.probe.store import Store
 from sslbench.probe.task import Example, Parts, Prediction, UntrainedTask
@@ -67,19 +66,19 @@ class Task(UntrainedTask):
         return rows + self._unsearched[part]
 
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, Metric]:
-        """MTWV of the searched queries, and of all in the ground truth, where the others are missed."""
-        scores, targets = read_answers(predictions)
-        value, _ = max_twv(scores, targets)
-        metrics = {"mtwv": _metric(value, _interval(scores, targets, value), len(scores))}
-        unsearched = sum(not row.hyp for row in predictions)
-        if unsearched:
-            # a missed query adds nothing to the sum, and one without any occurrence is not counted
-            counted = int(targets.any(axis=1).sum())
-            share = counted / (counted + unsearched)
-            low, high = _interval(scores, targets, value)
-            ends = (share * low, share * high)
-            metrics["mtwv_all_queries"] = _metric(share * value, ends, len(predictions))
-        return metrics
+        """MTWV over all queries and documents of the ground truth; those not searched are missed."""
+        trials = read_answers(predictions)
+        value = max_twv(trials)
+        low, high = _interval(trials, value)
+        found = Metric(
+            value=100 * value,
+            unit="%",
+            higher_is_better=True,
+            low=100 * low,
+            high=100 * high,
+            n=trials.queries,
+        )
+        return {"mtwv": found}
 
     def write_archive(self, rows: Sequence[Prediction], path: Path) -> None:
         """The leaderboard's file. See `sslbench.downstream.qbe.archive`."""
@@ -93,56 +92,67 @@ class Task(UntrainedTask):
         return {"gain": GAIN}
 
 
-def _metric(value: float, ends: tuple[float, float], n: int) -> Metric:
-    low, high = (100 * end for end in ends)
-    return Metric(value=100 * value, unit="%", higher_is_better=True, low=low, high=high, n=n)
-
-
 def _unsearched(search: Search) -> list[Prediction]:
     """The queries of the ground truth that are not searched, as rows without an answer."""
-    searched = {cut.id for cut in search.queries}
-    others = {name: where for name, where in search.found.items() if name not in searched}
-    return [Prediction(name, "", " ".join(sorted(others[name])), name) for name in sorted(others)]
+    others = sorted(search.found.keys() - {cut.id for cut in search.queries})
+    return [Prediction(name, "", reference(search, name), name) for name in others]
 
 
 def _examples(search: Search) -> list[Example]:
-    held = {cut.id for cut in search.documents}
-    made = []
-    for cut in search.queries:
-        where = sorted(search.found.get(cut.id, set()) & held)
-        made.append(Example(cut, "query", " ".join(where), cut.id))
+    made = [Example(cut, "query", reference(search, cut.id), cut.id) for cut in search.queries]
     return made + [Example(cut, "document", "", cut.id) for cut in search.documents]
 
 
-def read_answers(
-    predictions: Sequence[Prediction],
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(Q, N) scores and truth from prediction rows `DOCUMENT SCORE DOCUMENT SCORE …`, where searched.
+def reference(search: Search, query: str) -> str:
+    """The documents that hold a query, after `NUMBER:` where the truth counts more than those searched."""
+    where = " ".join(sorted(search.found.get(query, ())))
+    return where if search.counted is None else f"{search.counted}: {where}"
+
+
+def read_answers(predictions: Sequence[Prediction]) -> Trials:
+    """The trials of prediction rows `DOCUMENT SCORE DOCUMENT SCORE …`, empty where a query was not searched.
 
     Raises:
-        SslbenchError: rows that are not about the same documents.
+        SslbenchError: rows that are not about the same documents, or that do not tell how many there are.
     """
     names: list[str] = []
-    scores, targets = [], []
+    scores, targets, found = [], [], []
+    counted, unsearched = None, 0
     for row in predictions:
+        size, colon, where = row.ref.partition(":")
+        counted, where = (int(size), where) if colon and size.isdigit() else (None, row.ref)
         words = row.hyp.split()
         if not words:
+            if counted is None:
+                raise SslbenchError(f"qbe: {row.id} was not searched; run the task again in a new folder")
+            unsearched += 1
             continue
         if names and words[::2] != names:
             raise SslbenchError(f"qbe: {row.id} was not searched in the documents of the query before it")
         names = words[::2]
-        scores.append([float(word) for word in words[1::2]])
-        truth = set(row.ref.split())
-        targets.append([name in truth for name in names])
-    return np.array(scores), np.array(targets, dtype=np.bool_)
+        truth = set(where.split())
+        held = [name in truth for name in names]
+        if counted is None:
+            truth &= set(names)
+        if truth:
+            scores.append([float(word) for word in words[1::2]])
+            targets.append(held)
+            found.append(len(truth))
+    return Trials(
+        np.array(scores).reshape(len(found), len(names)),
+        np.array(targets, dtype=np.bool_).reshape(len(found), len(names)),
+        np.array(found, dtype=np.int64),
+        counted or len(names),
+        len(found) + unsearched,
+    )
 
 
-def _interval(scores: NDArray[np.float64], targets: NDArray[np.bool_], value: float) -> tuple[float, float]:
+def _interval(trials: Trials, value: float) -> tuple[float, float]:
     """Percentile bootstrap over queries; each draw has its own best threshold."""
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(DRAWS):
-        weights = np.bincount(rng.integers(0, len(scores), len(scores)), minlength=len(scores))
-        drawn.append(max_twv(scores, targets, weights.astype(np.float64))[0])
+        times = np.bincount(rng.integers(0, trials.queries, trials.queries), minlength=trials.queries)
+        drawn.append(max_twv(trials, times[: len(trials.found)].astype(np.float64)))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return min(float(low), value), max(float(high), value)

@@ -1,11 +1,14 @@
-"""Maximum term-weighted value of detection scores.
+"""Maximum term-weighted value of detection scores, as QUESST's own scorer counts it.
 
 TWV(θ) = 1 − mean over queries of (P_miss + β · P_fa), where a trial is a pair of query and document.
 QUESST 2014 (Anguera et al., MediaEval 2014, ceur-ws.org/Vol-1263 paper 35): P_target 0.0008, C_fa 1,
-C_miss 100, so β = 12.49.
+C_miss 100, so β = 12.49. Every document of the ground truth is a trial of every query that occurs in one
+of them: what was not searched is not found.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,40 +19,45 @@ P_TARGET, C_FA, C_MISS = 0.0008, 1.0, 100.0
 BETA = C_FA / C_MISS * (1 / P_TARGET - 1)
 
 
-def max_twv(
-    scores: NDArray[np.float64], targets: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
-) -> tuple[float, float]:
-    """The best value over one threshold for all queries, and that threshold.
+@dataclass(frozen=True)
+class Trials:
+    """The scores of what was searched, and how much the ground truth counts in all."""
+
+    scores: NDArray[np.float64]
+    """(Q, N) of every searched query that occurs against every searched document."""
+    targets: NDArray[np.bool_]
+    """(Q, N) whether the document holds the query."""
+    found: NDArray[np.int64]
+    """(Q,) documents that hold the query, searched or not."""
+    documents: int
+    """Documents of the ground truth, searched or not."""
+    queries: int
+    """Queries of the ground truth that occur, searched or not."""
+
+
+def max_twv(trials: Trials, weights: NDArray[np.float64] | None = None) -> float:
+    """The best value over one threshold for all queries; finding nothing gives 0.
 
     Args:
-        scores: (Q, N) of every query against every document.
-        targets: (Q, N) whether the document holds the query.
-        weights: (Q,) how often each query counts, for the bootstrap; None is once.
-
-    Returns:
-        (value, threshold): detections are scores ≥ threshold. Finding nothing gives 0 at infinity.
+        trials: scores and truth.
+        weights: (Q,) how often each searched query counts, for the bootstrap; None is once.
 
     Raises:
         SslbenchError: no query occurs in any document, or one occurs in all of them.
     """
-    found = targets.sum(axis=1)
-    kept = found > 0
-    if not kept.any() or (found == targets.shape[1]).any():
+    if not trials.queries or (trials.found >= trials.documents).any():
         raise SslbenchError(
             "qbe: term-weighted values need queries that occur in some documents but not in all; "
             "check the ground truth"
         )
-    scores, targets, found = scores[kept], targets[kept], found[kept]
-    share = np.ones(len(found)) if weights is None else weights[kept].astype(np.float64)
-    if share.sum() <= 0:
-        return 0.0, float("inf")
-    share = share / share.sum()
+    share = (np.ones(len(trials.found)) if weights is None else weights) / trials.queries
     gain = np.where(
-        targets, (share / found)[:, None], (-BETA * share / (targets.shape[1] - found))[:, None]
+        trials.targets,
+        (share / trials.found)[:, None],
+        (-BETA * share / (trials.documents - trials.found))[:, None],
     ).ravel()
-    flat = scores.ravel()
+    flat = trials.scores.ravel()
     order = np.argsort(-flat, kind="stable")
     value = np.cumsum(gain[order])
-    ends = np.append(np.diff(flat[order]) != 0, True)  # equal scores are detected together
-    best = int(np.argmax(np.where(ends, value, -np.inf)))
-    return (float(value[best]), float(flat[order][best])) if value[best] > 0 else (0.0, float("inf"))
+    ends = np.diff(flat[order], append=-np.inf) != 0  # equal scores are detected together
+    return float(value[ends].max(initial=0.0))

@@ -62,11 +62,10 @@ def score(args: argparse.Namespace) -> int:
 
 def _overall(results: Path, form: str) -> None:
     from sslbench.probe.overall import overall_row
-    from sslbench.probe.scores import load_board, rows_by_task, superb_r, unverified, why_not_official
+    from sslbench.probe.scores import load_board, rows_by_task, superb_r, why_not_official
     from sslbench.report import store
 
     board = load_board()
-    open_ = "".join(f"; not official: {reason}" for reason in unverified(board, form))
     systems: dict[str, dict[str, ResultRow]] = {}
     for row in store.load_all(results):
         systems.setdefault(row.system, {})[row.evaluation] = row
@@ -84,7 +83,7 @@ def _overall(results: Path, form: str) -> None:
         }
         row = overall_row(board, form, own)
         score = row.metrics["superb_s"]
-        print(f"{system}: superb_s {score.value:.0f} [{score.low:.0f}, {score.high:.0f}] ({form}{open_})")
+        print(f"{system}: superb_s {score.value:.0f} [{score.low:.0f}, {score.high:.0f}] ({form})")
         print(f"wrote {store.save(row, results)}")
     if len(values) > 1:
         for system, beaten in sorted(superb_r(board, form, values).items(), key=lambda pair: -pair[1]):

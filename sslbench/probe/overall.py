@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sslbench import provenance
 from sslbench.errors import SslbenchError
 from sslbench.io import sha256_json
-from sslbench.probe.scores import Board, superb_s, superb_s_interval, unverified
+from sslbench.probe.scores import Board, superb_s, superb_s_interval
 from sslbench.report.schema import Data, Metric, ResultRow
 from sslbench.report.store import make_row
 
@@ -42,7 +42,7 @@ def overall_row(board: Board, form: str, rows: Mapping[str, ResultRow]) -> Resul
         weights_sha256=first.weights_sha256,
         data=Data(corpus="superb", split=form, synthetic=False, hours=sum(row.data.hours for row in own)),
         metrics={"superb_s": Metric(value=value, unit="", higher_is_better=True, low=low, high=high)},
-        methods={"form": form, "not_official": "; ".join(unverified(board, form)) or "no"},
+        methods={"form": form},
         provenance=provenance.collect(
             sha256_json([row.provenance.config_sha256 for row in own]),
             sha256_json([row.provenance.data_sha256 for row in own]),

@@ -41,8 +41,6 @@ class Official:
     """Accepted test splits."""
     items: int | None = None
     """Clips of the whole test set; None where only the corpus and split are checked."""
-    unverified: str | None = None
-    """Why our score may differ from the official scorer's, as a reason; None where they were compared."""
 
 
 @dataclass
@@ -220,18 +218,12 @@ def rows_by_task(board: Board, rows: Iterable[ResultRow]) -> dict[str, ResultRow
 
 
 def why_not_official(board: Board, form: str, rows: Mapping[str, ResultRow]) -> list[str]:
-    """Every reason in these rows of one system why they are no score of the benchmark; see `unverified`."""
+    """Every reason in these rows of one system why they are no score of the benchmark."""
     reasons = [f"{name} is missing" for name in board.form(form) if name not in rows]
     for name in board.form(form):
         if name in rows:
             reasons += [f"{name} {reason}" for reason in _row_problems(board.tasks[name], rows[name])]
     return reasons
-
-
-def unverified(board: Board, form: str) -> list[str]:
-    """Why even a score of official rows is not called official: what our own scorers leave open."""
-    reasons = {name: board.tasks[name].official.unverified for name in board.form(form)}
-    return [f"{name} {reason}" for name, reason in reasons.items() if reason]
 
 
 def _row_problems(task: BoardTask, row: ResultRow) -> Sequence[str]:

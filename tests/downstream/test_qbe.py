@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from probe_fakes import Spectral
 
-from sslbench.downstream.qbe.data import quesst_home, read_quesst, word_times
+from sslbench.downstream.qbe.data import quesst_home, read_quesst, read_truth, word_times
 from sslbench.downstream.qbe.dtw import Documents, match, standardized
 from sslbench.downstream.qbe.task import Task, read_answers
-from sslbench.downstream.qbe.twv import BETA, max_twv
+from sslbench.downstream.qbe.twv import BETA, Trials, max_twv
 from sslbench.errors import SslbenchError
 from sslbench.probe.rundir import RunDir
 from sslbench.probe.runner import Named, ProbeSettings, run_task
@@ -43,29 +43,39 @@ def test_scores_are_standardized_to_four_decimals() -> None:
     assert standardized(np.zeros(3)).tolist() == [0, 0, 0]
 
 
+def trials(scores: list[list[float]], targets: list[list[int]]) -> Trials:
+    held = np.array(targets, dtype=np.bool_)
+    return Trials(np.array(scores), held, held.sum(axis=1), held.shape[1], len(held))
+
+
 def test_term_weighted_value_by_hand() -> None:
     assert pytest.approx(12.49) == BETA
-    truth = np.array([[True, False, False], [False, True, False]])
-    assert max_twv(np.array([[3.0, 0, 0], [0, 3, 0]]), truth) == (1.0, 3.0)
+    truth = [[1, 0, 0], [0, 1, 0]]
+    assert max_twv(trials([[3.0, 0, 0], [0, 3, 0]], truth)) == 1.0
     # the second query is found only together with a false alarm, which costs more than it brings
-    assert max_twv(np.array([[3.0, 0, 0], [2, 1, 0]]), truth) == (0.5, 3.0)
-    assert max_twv(np.array([[1.0, 2, 0], [1, 0, 2]]), truth) == (0.0, float("inf"))
+    assert max_twv(trials([[3.0, 0, 0], [2, 1, 0]], truth)) == 0.5
+    assert max_twv(trials([[1.0, 2, 0], [1, 0, 2]], truth)) == 0.0
     # equal scores are found together
-    assert max_twv(np.array([[3.0, 3, 0], [0, 3, 0]]), truth)[0] == 0.0
-    # a query without any occurrence is left out; one that is everywhere is an error
-    more = np.vstack([truth, [[False] * 3]])
-    assert max_twv(np.array([[3.0, 0, 0], [0, 3, 0], [9, 9, 9]]), more)[0] == 1.0
+    assert max_twv(trials([[3.0, 3, 0], [0, 3, 0]], truth)) == 0.0
     with pytest.raises(SslbenchError, match="in some documents but not in all"):
-        max_twv(np.ones((1, 3)), np.ones((1, 3), dtype=bool))
+        max_twv(trials([[1.0, 1, 1]], [[1, 1, 1]]))
+    # queries of the ground truth that nobody searched are missed, also where no searched one occurs
+    assert max_twv(Trials(np.zeros((0, 3)), np.zeros((0, 3), bool), np.zeros(0, int), 9, 2)) == 0.0
 
 
 def test_answers_must_be_about_the_same_documents() -> None:
     rows = [Prediction("q", "a 1.0 b 2.0", "b", "q"), Prediction("r", "a 1.0 c 2.0", "c", "r")]
     with pytest.raises(SslbenchError, match="r was not searched in the documents"):
         read_answers(rows)
-    scores, targets = read_answers(rows[:1])
-    assert scores.tolist() == [[1, 2]]
-    assert targets.tolist() == [[False, True]]
+    with pytest.raises(SslbenchError, match="s was not searched; run the task again"):
+        read_answers([*rows[:1], Prediction("s", "", "b", "s")])
+    # a query without any occurrence is left out
+    found = read_answers([*rows[:1], Prediction("t", "a 9.0 b 9.0", "", "t")])
+    assert found.scores.tolist() == [[1, 2]]
+    assert found.targets.tolist() == [[False, True]]
+    assert (found.documents, found.queries) == (2, 1)
+    counted = read_answers([Prediction("q", "a 1.0 b 2.0", "7: b z", "q"), Prediction("s", "", "7: z", "s")])
+    assert (counted.found.tolist(), counted.documents, counted.queries) == ([2], 7, 2)
 
 
 def quesst(root: Path) -> Path:
@@ -93,16 +103,20 @@ def quesst(root: Path) -> Path:
             piece = documents[number][1600 : 1600 * 4]
             soundfile.write(home / f"{name}_queries" / f"{query}.wav", piece, 8_000)
             lines.append(f"quesst14Database/{name}_queries/{query}.wav nnenglish")
-            terms.append(f'<term termid="{query}">\n<termtext>word{number}</termtext></term>')
-            found.append(f"LEXEME d{number} 1 0.0 1.2 word{number} lex <NA> <NA>")
+            terms.append(f'<term termid="{query}"/>')
+            found.append(f"LEXEME d{number} 1 0.0 1.2 {query} lex <NA> <NA>")
         for number in (7, 8):
             query = f"quesst14_{part}_{number:04d}"
             lines.append(f"quesst14Database/{name}_queries/{query}.wav czech")
-            terms.append(f'<term termid="{query}">\n<termtext>slovo{number}</termtext></term>')
-            found.append(f"LEXEME x 1 0.0 1.2 slovo{number} lex <NA> <NA>")
+            terms.append(f'<term termid="{query}"/>')
+            found += [f"LEXEME x 1 0.0 1.2 {word} lex <NA> <NA>" for word in (query, "NO_KEYWORD")]
         (scoring / f"language_key_{name}.lst").write_text("\n".join(lines) + "\n")
         (truth / f"quesst14_{part}.tlist.xml").write_text("<termlist>" + "\n".join(terms) + "</termlist>")
         (truth / f"quesst14_{part}.rttm").write_text("\n".join(found) + "\n")
+        excerpts = "".join(
+            f'<excerpt audio_filename="Audio/{name}.wav"/>' for name in ("d0", "d1", "d2", "x")
+        )
+        (truth / "quesst14.ecf.xml").write_text(f"<ecf>{excerpts}</ecf>")
     return root
 
 
@@ -113,11 +127,10 @@ def test_quesst_is_searched_and_its_queries_are_found(tmp_path: Path) -> None:
     assert row.search is not None
     assert row.search.lr_grid == [1.0, 0.0]
     assert row.search.lr == 1.0  # the other layer is noise
-    assert row.metrics["mtwv"].value == pytest.approx(100)
-    assert row.metrics["mtwv"].n == 2
     assert row.data.corpus == "quesst14"
     # the ground truth has two more queries in another language, which nobody searched
-    assert row.metrics["mtwv_all_queries"].value == pytest.approx(50)
+    assert row.metrics["mtwv"].value == pytest.approx(50)
+    assert row.metrics["mtwv"].n == 4
     (scored,) = score_experiment(tmp_path / "exp")
     assert scored.metrics == row.metrics
     rows = RunDir(tmp_path / "exp" / "qbe").predictions(1.0, "test")
@@ -134,6 +147,9 @@ def test_what_quesst_lacks_is_named(tmp_path: Path) -> None:
     (home / "Audio" / "d1.wav").unlink()
     with pytest.raises(SslbenchError, match=r"1 files that it names are missing \(Audio/d1.wav\)"):
         read_quesst(home)
+    (home / "scoring" / "groundtruth_quesst14_dev" / "quesst14.ecf.xml").unlink()
+    with pytest.raises(SslbenchError, match=r"holds 0 .ecf.xml files; the ground truth has one"):
+        read_truth(home / "scoring" / "groundtruth_quesst14_dev")
     (home / "scoring" / "language_key_dev.lst").unlink()
     with pytest.raises(SslbenchError, match=r"lacks scoring/language_key_dev.lst; unpack"):
         read_quesst(home)

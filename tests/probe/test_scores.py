@@ -171,14 +171,10 @@ def test_the_command_line_scores_complete_sets_and_refuses_others(
             store.save(superb_row(BOARD, task, system="part", tier="smoke"), tmp_path)
     assert main(["superb", "score", "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert (
-        "whole: superb_s 1000 [1000, 1000] (paper-10; not official: qbe is not verified against F4DE)"
-        in printed
-    )
+    assert "whole: superb_s 1000 [1000, 1000] (paper-10)\n" in printed
     assert "part: no SUPERB score (paper-10): er is missing; pr is of tier smoke, not full" in printed
     row = store.load(tmp_path / "whole" / "superb.json")  # the score is a row from now on
     assert row.metrics["superb_s"].value == pytest.approx(1000)
-    assert row.methods["not_official"] == "qbe is not verified against F4DE"
     assert row.data.hours == len(BOARD.form("paper-10"))
     assert summarise(store.load_all(tmp_path)).quality[0].title == "superb_s"
     store.save(superb_row(BOARD, "er", system="twin"), tmp_path)
