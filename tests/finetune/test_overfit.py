@@ -29,6 +29,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "joint-bpe": {"objective": "joint", "units": "bpe", "bpe_size": 60, "steps": 360},
     "transducer-bpe": {"objective": "transducer", "units": "bpe", "bpe_size": 60, "steps": 480},
 }
+REAL_HEADS = {"ctc-char": {"steps": 300}, "transducer-bpe": HEADS["transducer-bpe"] | {"steps": 900}}
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +66,18 @@ def twenty_real(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("head", REAL_HEADS)
 def test_learns_twenty_real_utterances_by_heart(
-    twenty_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    twenty_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
+    if "bpe" in head:
+        pytest.importorskip("sentencepiece")
     monkeypatch.setattr(experiment, "load_upstream", load_upstream)
     config = FinetuneConfig(
         upstream="hubert_k2ssl_tiny", train_manifest=str(twenty_real), dev_manifest=str(twenty_real),
         exp_dir=str(tmp_path / "exp"), projection_dim=64, blstm_layers=1, blstm_dim=96, dropout=0.0,
-        eval_every_steps=500, max_duration_s=30.0, device="cpu", steps=300, lr=6e-3,
+        eval_every_steps=500, max_duration_s=30.0, device="cpu", lr=6e-3, transducer_loss="full",
+        transducer=TransducerShape(64, 64, 2), **REAL_HEADS[head],
     )  # fmt: skip
     done = finetune(config)
     assert done["dev_wer"] == 0.0
