@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def collect(config_sha256: str, data_sha256: str, seed: int) -> Provenance:
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         commit=commit,
         dirty=dirty,
-        packages=_versions(),
+        packages=versions(PACKAGES),
         python=platform.python_version(),
         platform=platform.platform(),
         cpu=_cpu_name(),
@@ -92,9 +93,10 @@ def _git_state() -> tuple[str, bool]:
         return "installed", False
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are installed."""
     found = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.errors import SslbenchError
 from sslbench.nn.foreign import check_frames
+from sslbench.provenance import versions
 
 SAMPLED = 16
 LIBRARIES = ("torch", "s3prl", "transformers")
@@ -20,13 +20,7 @@ LIBRARIES = ("torch", "s3prl", "transformers")
 
 def libraries() -> dict[str, str]:
     """The versions of what upstreams are made of; "" for one that is not installed."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = ""
-    return found
+    return dict.fromkeys(LIBRARIES, "") | versions(LIBRARIES)
 
 
 def _sampled(state: torch.Tensor) -> list[float]:
