@@ -45,6 +45,10 @@ class Inert:
         """Keep the state."""
         self.__dict__["inert_state"] = state
 
+    def __repr__(self) -> str:
+        """Which class it stands for."""
+        return f"<inert {type(self).__module__}.{type(self).__name__}>"
+
     def __setitem__(self, key: Any, value: Any) -> None:
         """Keep an item, as a dict subclass is filled."""
         self.__dict__.setdefault("inert_items", {})[key] = value

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,6 +96,19 @@ def test_code_in_a_checkpoint_is_never_run(
     torch.load(source, weights_only=False)  # the control: the payload does work
     assert ran.exists() or torch.hub.get_dir() == str(ran)
     torch.hub.set_dir(before)
+
+
+def test_a_stand_in_names_its_class_and_runs_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    settings = type("Settings", (), {"__module__": "fairseq", "__repr__": lambda _: ran.append("x") or "x"})
+    monkeypatch.setitem(sys.modules, "fairseq", SimpleNamespace(Settings=settings))
+    torch.save({"cfg": settings()}, tmp_path / "a.pt")
+    assert repr(unpickle.load(tmp_path / "a.pt")) == "{'cfg': <inert fairseq.Settings>}"
+    assert not ran
+    assert repr(torch.load(tmp_path / "a.pt", weights_only=False)) == "{'cfg': x}"  # the control
+    assert ran
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
