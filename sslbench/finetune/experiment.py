@@ -47,9 +47,18 @@ def weights_of(upstream: nn.Module) -> tuple[str, str | None]:
 
 
 def pin_upstream(folder: Path, name: str, upstream: nn.Module) -> None:
-    """Write down which upstream weights a run is made with, unless it is; then they must be the same."""
+    """Write down which upstream weights a run is made with, unless it is; then they must be the same.
+
+    Raises:
+        SslbenchError: they are others, or the run has learned already and nothing says on which.
+    """
     if (folder / UPSTREAM).is_file():
         check_upstream(folder, name, upstream)
+    elif checkpoint.steps_in(folder / CHECKPOINTS):
+        raise SslbenchError(
+            f"{folder}: lacks {UPSTREAM}, which says on what weights of {name} it was begun; "
+            "train again in another folder"
+        )
     else:
         write_json(folder / UPSTREAM, {"upstream": name, "weights": weights_of(upstream)})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,18 @@ def test_an_upstream_whose_weights_changed_is_refused(
         load_experiment(config.exp_dir)
 
 
+def test_a_run_that_does_not_say_its_weights_is_not_continued(make_config: Make) -> None:
+    config = make_config(steps=4, eval_every_steps=4)
+    finetune(config)
+    for name in (experiment.DONE, experiment.UPSTREAM):
+        (Path(config.exp_dir) / name).unlink()
+    with pytest.raises(SslbenchError, match=r"exp: lacks upstream\.json"):
+        finetune(config)
+    assert not (Path(config.exp_dir) / experiment.UPSTREAM).exists()
+    shutil.rmtree(Path(config.exp_dir) / experiment.CHECKPOINTS)  # killed before it learned anything
+    finetune(config)
+
+
 def test_learning_rate_grid(make_config: Make) -> None:
     config = make_config(head="linear", projection_dim=0, lr_grid=[1e-6, 5e-2], steps=50, eval_every_steps=25)
     finetune(config)
@@ -272,6 +285,7 @@ def test_missing_and_useless_inputs(make_config: Make, tmp_path: Path) -> None:
         finetune(make_config(train_manifest=""))
     with pytest.raises(SslbenchError, match="upstream would never learn"):
         finetune(make_config(tune="full", upstream="tunable", upstream_freeze_steps=60))
+    assert not Path(make_config().exp_dir).exists()
     make_config(tune="full", upstream="tunable", upstream_freeze_steps=59).check()
     with pytest.raises(SslbenchError, match="no such manifest"):
         finetune(make_config(dev_manifest=str(tmp_path / "none.jsonl.gz")))
