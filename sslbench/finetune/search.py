@@ -23,9 +23,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         The (chosen) run's `DONE`.
 
     Raises:
-        SslbenchError: as `trainer.run`.
+        SslbenchError: bad settings, before a folder is made; else as `trainer.run`.
     """
-    config.check()  # before a folder is made
+    config.check()
     folder = Path(config.exp_dir)
     features = folder / "features"
     is_main = launched_as()[0] == 0

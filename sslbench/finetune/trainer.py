@@ -42,18 +42,17 @@ def run(config: FinetuneConfig, features_dir: Path | None = None) -> dict[str, A
     """Train to the end, go on with a run, or find that it is done.
 
     Args:
-        config: settings of one run.
+        config: settings of one run, checked by `search.finetune`.
         features_dir: where frozen features are kept; runs that differ in lr may share it.
 
     Returns:
         The content of `DONE`: best step and dev WER, cost, data.
 
     Raises:
-        SslbenchError: bad settings, missing or unusable data, a folder of another run, or a loss that stays
-            not finite.
+        SslbenchError: no k2 for the pruned loss, missing or unusable data, a folder of another run, or a loss
+            that stays not finite.
         KeyboardInterrupt: asked to stop; a checkpoint is saved.
     """
-    config.check()
     config = resolve(config)
     folder = Path(config.exp_dir)
     world = join(config.device)
