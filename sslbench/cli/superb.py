@@ -60,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, required=True, help="experiment folder: predictions, curves, heads")
     run.add_argument("--results", type=Path, required=True, help="folder of result rows")
     run.add_argument(
-        "--tier", choices=["smoke", "short", "full"], default="smoke", help="full is the protocol"
+        "--tier",
+        choices=["smoke", "short", "full"],
+        default="smoke",
+        help="full is the protocol (default: smoke)",
     )
     run.add_argument("--lrs", help="learning rates instead of the protocol's grid, for example 1e-2,1e-3")
     run.add_argument("--seed", type=int, default=0, help="initial weights, batch order, reduced data")
@@ -101,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     check = actions.add_parser("check", help="say what a task's data lacks; exit 1 when it does", **shape)
     check.add_argument("--tasks", required=True, help="comma-separated, or all")
     check.add_argument(
-        "--tier", choices=["smoke", "short", "full"], default="full", help="full is the protocol"
+        "--tier",
+        choices=["smoke", "short", "full"],
+        default="full",
+        help="full is the protocol (default: full; run's is smoke)",
     )
     _add_data(check)
     results.add_verbs(actions)
