@@ -18,6 +18,20 @@ def add_tier(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_labels(systems: list[str]) -> None:
+    """Raise `SslbenchError` for a label that a row would refuse: before hours of work, not after."""
+    import re
+
+    from sslbench.errors import SslbenchError
+    from sslbench.report.schema import SYSTEM
+
+    for system in systems:
+        if not re.fullmatch(SYSTEM, system):
+            raise SslbenchError(
+                f"--system {system!r}: letters, digits and . _ - only, a letter or digit first"
+            )
+
+
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that make an evaluation write its result row."""
     parser.add_argument("--system", metavar="LABEL", help="what reports call this system; needs --results")

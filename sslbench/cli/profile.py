@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sslbench.cli._parser import Parser
-from sslbench.cli._rows import add_tier
+from sslbench.cli._rows import add_tier, check_labels
 from sslbench.errors import SslbenchError
 
 if TYPE_CHECKING:
@@ -75,8 +75,12 @@ def main(argv: list[str]) -> int:
     """Profile, print, and write rows. Returns 1 when an operator could not be counted."""
     chosen = parser().parse_args(argv)
     subjects = _subjects(chosen.upstreams, chosen.events)
+    if chosen.results:
+        check_labels([subject.system for subject in subjects])
     if chosen.memory_gib is not None and not (chosen.longest_batch and chosen.memory_gib > 0):
         raise SslbenchError("profile: --memory_gib must be above 0, and belongs to --longest_batch")
+    if not 0 < chosen.budget_s < float("inf"):
+        raise SslbenchError(f"profile: --budget_s must be above 0 seconds, not {chosen.budget_s:g}")
     if chosen.repeats < 1 or (chosen.threads is not None and chosen.threads < 1):
         raise SslbenchError("profile: --repeats and --threads must be at least 1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sslbench.errors import SslbenchError
 from sslbench.io import write_json, write_text
 from sslbench.report import card, export, html, latex, markdown
 from sslbench.report.content import Content, gather
@@ -25,9 +26,11 @@ def build(
         What the report says, and the paths written.
 
     Raises:
-        SslbenchError: no rows, a refused row, or a missing library.
+        SslbenchError: no rows, a refused row, a missing library, or files that would lie among the rows.
     """
     content = gather(results, runs)
+    if out.resolve().parent == results.resolve():
+        raise SslbenchError(f"report: {out} would lie among the rows of {results}; choose another --out")
     page, text = html.page(content), markdown.results_md(content)
     write_text(out / "index.html", page)
     write_text(out / "RESULTS.md", text)

@@ -56,7 +56,7 @@ class Pair:
         interval = f"[{self.low:+.2f}, {self.high:+.2f}]"
         figures = f"{self.difference:+.2f} points {interval}, p {p_text(self.p_corrected)}"
         if self.p_mcnemar is not None:
-            figures += f"; McNemar p {p_text(self.p_mcnemar)}"
+            figures += f"; uncorrected McNemar p {p_text(self.p_mcnemar)}"
         if not self.shown:
             return f"{what}: no difference shown ({figures})"
         better = (self.difference > 0) == self.column.higher_is_better

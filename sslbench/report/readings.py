@@ -14,7 +14,8 @@ MOST = 12
 
 
 def readings(summary: Summary, comparison: Comparison) -> list[str]:
-    """One sentence per system that another beats in a score at no more cost; untrained twins are left out.
+    """One sentence per system that another beats in a score at no more cost, or equals at less; untrained
+    twins are left out.
 
     The figures are point estimates, so each pair carries what its test says.
     """
@@ -35,10 +36,12 @@ def _beaten(summary: Summary, quality: Column, cost: Column, comparison: Compari
             continue
         # `both` comes best first: the first that is no dearer has the best quality at this cost
         at_cost = next(other for other in both if other[2].value <= price.value)
-        if at_cost[0] is system or at_cost[1].value == score.value:
-            continue
         as_good = [other for other in both if _no_worse(other[1], score)]
         cheapest = min(as_good, key=lambda other: other[2].value)
+        if at_cost[1].value == score.value:  # nobody is better, but one may be as good for less
+            if cheapest[2].value == price.value:
+                continue
+            at_cost = cheapest
         lines.append(_sentence(quality, cost, entry, at_cost, cheapest, comparison))
     return lines
 

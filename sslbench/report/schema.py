@@ -12,6 +12,10 @@ SCHEMA_VERSION: Literal[2] = 2
 """2 added `methods` and `flags`; rows of version 1 load with none."""
 
 
+SYSTEM = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a system may be called: the name is a folder."""
+
+
 class Strict(BaseModel):
     """Unknown keys, NaN and infinities are refused."""
 
@@ -57,7 +61,7 @@ class ResultRow(Strict):
     """One file per (system, evaluation)."""
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
-    system: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # what the report calls this model
+    system: str = Field(pattern=SYSTEM)  # what the report calls this model
     upstream: str  # registry or s3prl name
     evaluation: str = Field(pattern=r"^[a-z0-9_]+$")  # "asr", "pr", "sid", "profile", "pretrain", …
     tier: Literal["smoke", "short", "full"]

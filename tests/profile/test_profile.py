@@ -117,6 +117,10 @@ def test_labels_and_checkpoints_must_fit_the_upstreams(capsys: pytest.CaptureFix
     assert "2 upstreams but 1 --system; give one for each" in capsys.readouterr().err
     assert main(["profile", "encoder", "encoder"]) == 2
     assert "share a label" in capsys.readouterr().err
+    assert main(["profile", "encoder", "--system", "a b", "--results", "never"]) == 2
+    assert capsys.readouterr().err.startswith("sslbench: error: --system 'a b'")  # nothing was measured
+    assert main(["profile", "encoder", "--budget_s", "nan"]) == 2
+    assert "--budget_s must be above 0" in capsys.readouterr().err
 
 
 def test_options_belong_to_the_upstream_before_them() -> None:

@@ -66,6 +66,16 @@ def test_equal_costs_are_not_called_cheaper(tmp_path: Path) -> None:
     ]
 
 
+def test_an_equal_score_for_less_is_read_out_and_equals_alone_are_not(tmp_path: Path) -> None:
+    for system, macs_g in (("a", 800.0), ("b", 400.0), ("c", 400.0)):
+        store.save(store.make_row(**score(system, 10.0)), tmp_path)
+        store.save(store.make_row(**profile(system, macs_g)), tmp_path)
+    assert readings(summarise(store.load_all(tmp_path)), Comparison([], [])) == [
+        "ASR WER at the MACs of a (800 G): b reaches 10.00 %, a 10.00 % (not tested); "
+        "b scores no worse for 2.0 times less."
+    ]
+
+
 def test_the_card_is_read_by_the_hub_s_own_library(results: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
     (system,) = [s for s in summarise(store.load_all(results)).systems if s.name == "b"]

@@ -295,6 +295,13 @@ def test_no_rows_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "holds no result rows" in capsys.readouterr().err
 
 
+def test_a_report_never_lies_among_the_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store.save(store.make_row(**fake.fields("a")), tmp_path)
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "report")]) == 2
+    assert "would lie among the rows" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
 def test_the_worst_utterances_are_aligned_and_the_whole_list_is_named(
     built: tuple[Content, Path], benchmark_dir: Path
 ) -> None:
