@@ -34,9 +34,6 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     args = parser.parse_args(argv)
 
-    from pathlib import Path
-
-    from sslbench.errors import SslbenchError
     from sslbench.finetune.arpa import KneserNey
     from sslbench.finetune.scoring import NORMALISERS
     from sslbench.finetune.transcripts import read_transcripts
@@ -44,8 +41,6 @@ def main(argv: list[str]) -> None:
 
     texts = []
     for name in args.text:
-        if not Path(name).is_file():
-            raise SslbenchError(f"lm: {name}: no such file")
         if name.endswith(".txt"):
             texts += read_text(name).splitlines()
         else:

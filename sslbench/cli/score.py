@@ -27,7 +27,8 @@ def main(argv: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "reference", help="manifest (.jsonl.gz), .jsonl with id and text, .trn, or Kaldi text"
+        "reference",
+        help="manifest (.jsonl.gz or Shar folder), .jsonl with id and text, .trn, or Kaldi text",
     )
     parser.add_argument("hypotheses", help="in any of the same forms")
     parser.add_argument(

@@ -26,11 +26,11 @@ def read_transcripts(path: Path | str, unit: str = "word") -> dict[str, Transcri
     """Read a file of transcripts, keyed by utterance id, in the file's order.
 
     The name decides the form: `.trn` holds `words (id)` lines, `.jsonl` rows with `id` and `text`,
-    `.jsonl.gz` a lhotse manifest (so does a `.jsonl` whose rows have supervisions),
+    `.jsonl.gz` a lhotse manifest (so do a Shar folder, and a `.jsonl` whose rows have supervisions),
     all else Kaldi's `id words`, with the speakers of a file `utt2spk` beside it.
 
     Args:
-        path: the file.
+        path: the file, or Shar folder.
         unit: `phone` takes the phones of a manifest's cuts, by alignment or by the lexicon beside it; other
             forms hold them as text.
 
@@ -38,7 +38,7 @@ def read_transcripts(path: Path | str, unit: str = "word") -> dict[str, Transcri
         SslbenchError: missing or empty file, a line that does not parse, or an id that comes twice.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise SslbenchError(f"{path}: no such file; expected a manifest, .jsonl, .trn or Kaldi text file")
     found: dict[str, Transcript] = {}
     for transcript in _read(path, unit):
@@ -51,7 +51,7 @@ def read_transcripts(path: Path | str, unit: str = "word") -> dict[str, Transcri
 
 
 def _read(path: Path, unit: str) -> Iterator[Transcript]:
-    if path.name.endswith(".jsonl.gz") or (path.suffix == ".jsonl" and _is_manifest(path)):
+    if path.is_dir() or path.name.endswith(".jsonl.gz") or (path.suffix == ".jsonl" and _is_manifest(path)):
         return _from_manifest(path, unit)
     if path.suffix == ".jsonl":
         return _from_jsonl(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sslbench.data.shar import write_shar
 from sslbench.errors import SslbenchError
 from sslbench.finetune.counts import Counts, count_edits, count_edits_sclite
 from sslbench.finetune.listing import difference, length_lines, listing, speaker_lines, summary
@@ -100,6 +101,15 @@ def test_the_same_transcripts_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "a.trn").write_text("A B (u1)\n(u2)\n")
     forms = [read_transcripts(tmp_path / name) for name in ("a.jsonl", "text", "a.trn")]
     assert forms[0] == forms[1] == forms[2] == _transcripts({"u1": "A B", "u2": ""})
+
+
+def test_a_shar_folder_is_a_manifest(tones: Path, tmp_path: Path) -> None:
+    write_shar(tones / "dev" / "dev.jsonl.gz", tmp_path / "dev", shard_cuts=3)
+    found = read_transcripts(tmp_path / "dev")
+    assert found == read_transcripts(tones / "dev" / "dev.jsonl.gz")
+    assert found
+    with pytest.raises(SslbenchError, match="is a folder; name one of its splits: dev"):
+        read_transcripts(tones / "dev")
 
 
 @pytest.mark.parametrize(
