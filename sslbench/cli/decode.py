@@ -39,13 +39,15 @@ def main(argv: list[str]) -> None:
         "--by", choices=("auto", "ctc", "transducer"), default="auto",
         help="whose scores (default: the transducer's where there is one)",
     )  # fmt: skip
-    parser.add_argument("--beam", type=int, default=1, help="hypotheses kept (default: 1, greedy)")
+    parser.add_argument(
+        "--beam", type=int, default=1, help="hypotheses kept (default: 1, greedy; with --lm 50)"
+    )
     parser.add_argument("--lm", metavar="ARPA", help="word n-gram model for CTC, from 'sslbench lm' or KenLM")
     parser.add_argument(
         "--lm_weight", type=float, default=1.5, help="of its log-probabilities (default: 1.5)"
     )
     parser.add_argument(
-        "--word_score", type=float, default=0.0, help="added per word, with --lm (default: 0)"
+        "--word_score", type=float, default=0.0, help="added per word, with --lm by flashlight (default: 0)"
     )
     parser.add_argument(
         "--lm_search", choices=("auto", "flashlight", "k2"), default="auto",
