@@ -181,6 +181,8 @@ class FinetuneConfig:
                 f"upstream_freeze_steps is {self.upstream_freeze_steps} and steps {self.steps}, so the "
                 "upstream would never learn: lower the first, raise the second, or choose tune: frozen"
             )
+        if self.tune in ("conv_adapter", "ladder") and self.peft.kernel % 2 == 0:
+            problems.append(f"peft.kernel {self.peft.kernel} is even: a convolution needs a middle frame")
         if not 0 < self.layer_lr_decay <= 1:
             problems.append("layer_lr_decay must be in (0, 1]")
         if self.head == "blstm" and self.projection_dim < 1:

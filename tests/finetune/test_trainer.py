@@ -18,6 +18,7 @@ from sslbench.finetune import experiment
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.evaluate import evaluate
 from sslbench.finetune.experiment import load_experiment
+from sslbench.finetune.peft.settings import PeftSettings
 from sslbench.finetune.search import finetune
 from sslbench.finetune.trainer import FinetuneJob, run
 from sslbench.io import read_json, read_jsonl
@@ -285,6 +286,9 @@ def test_missing_and_useless_inputs(make_config: Make, tmp_path: Path) -> None:
         finetune(make_config(train_manifest=""))
     with pytest.raises(SslbenchError, match="upstream would never learn"):
         finetune(make_config(tune="full", upstream="tunable", upstream_freeze_steps=60))
+    for tune in ("conv_adapter", "ladder"):
+        with pytest.raises(SslbenchError, match=r"kernel 4 is even"):
+            finetune(make_config(tune=tune, peft=PeftSettings(kernel=4)))
     assert not Path(make_config().exp_dir).exists()
     make_config(tune="full", upstream="tunable", upstream_freeze_steps=59).check()
     with pytest.raises(SslbenchError, match="no such manifest"):

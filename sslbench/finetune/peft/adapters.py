@@ -106,8 +106,6 @@ class ConvAdapters(Hooked):
     """One convolutional bottleneck after every layer."""
 
     def __init__(self, upstream: nn.Module, settings: PeftSettings) -> None:
-        if settings.kernel % 2 == 0:
-            raise SslbenchError(f"peft: kernel {settings.kernel} is even; a convolution needs a middle frame")
         places = sites(upstream, blocks(upstream))
         if not places:
             raise SslbenchError("peft: the output of this upstream's layers is no sequence of frames")
