@@ -57,9 +57,9 @@ def prefixes(log_probs: torch.Tensor, size: int) -> list[tuple[list[int], float]
     for blank, scores, symbols in zip(blanks, values.tolist(), classes.tolist(), strict=True):
         tried = [(c, s) for c, s in zip(symbols, scores, strict=True) if c != BLANK and s > LEAST_LOG_PROB]
         grown = _grow(kept, blank, tried)
-        best = sorted(grown, key=lambda prefix: -_add(*grown[prefix]))[:size]
+        best = sorted(grown, key=lambda prefix: -log_add(*grown[prefix]))[:size]
         kept = {prefix: grown[prefix] for prefix in best}
-    return [(list(prefix), _add(*ends)) for prefix, ends in kept.items()]
+    return [(list(prefix), log_add(*ends)) for prefix, ends in kept.items()]
 
 
 def _grow(
@@ -70,10 +70,10 @@ def _grow(
 
     def put(prefix: tuple[int, ...], in_blank: float, in_symbol: float) -> None:
         old = grown.get(prefix, (NEVER, NEVER))
-        grown[prefix] = _add(old[0], in_blank), _add(old[1], in_symbol)
+        grown[prefix] = log_add(old[0], in_blank), log_add(old[1], in_symbol)
 
     for prefix, (in_blank, in_symbol) in kept.items():
-        total = _add(in_blank, in_symbol)
+        total = log_add(in_blank, in_symbol)
         put(prefix, total + blank, NEVER)
         for symbol, score in tried:
             if prefix and symbol == prefix[-1]:
@@ -85,6 +85,7 @@ def _grow(
     return grown
 
 
-def _add(a: float, b: float) -> float:
+def log_add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
     high, low = (a, b) if a > b else (b, a)
     return high if low == NEVER else high + math.log1p(math.exp(low - high))

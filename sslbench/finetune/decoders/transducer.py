@@ -8,10 +8,9 @@ log-probability per symbol wins, the blanks of the first context counted (icefal
 
 from __future__ import annotations
 
-import math
-
 import torch
 
+from sslbench.finetune.decoders.ctc import NEVER, log_add
 from sslbench.finetune.rnnt import BLANK
 from sslbench.finetune.transducer import Transducer
 
@@ -85,13 +84,8 @@ def _advance(model: Transducer, encoded: torch.Tensor, beams: list[Beam], rows: 
         so_far = beams[rows[place]][h]
         for value, symbol in zip(best, classes, strict=True):
             longer = h if symbol == BLANK else (*h, symbol)
-            old = grown[place].get(longer, -math.inf)
-            grown[place][longer] = _add(old, so_far + value)
+            old = grown[place].get(longer, NEVER)
+            grown[place][longer] = log_add(old, so_far + value)
     for row, found in zip(rows, grown, strict=True):
         kept = sorted(found, key=lambda h: -found[h])[:size]
         beams[row] = {h: found[h] for h in kept}
-
-
-def _add(a: float, b: float) -> float:
-    high, low = max(a, b), min(a, b)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
