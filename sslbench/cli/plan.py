@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from sslbench.cli._parser import Parser
+from sslbench.cli._rows import add_tier, check_labels
 
 EPILOG = """examples:
   sslbench plan egs/librispeech/ssl1/conf/pretrain_zipformer_base.yaml --gpus 8 --hours 960
   sslbench plan conf/pretrain.yaml --gpus 1 --batch_s 100 --json
   sslbench plan conf/pretrain.yaml --gpus 8 --precision fp32 --max_steps 100000
+  sslbench plan conf/pretrain.yaml --gpus 8 --results results --system zipformer
 
 A few updates of the full-size model are run on noise, on this machine's GPU or else its CPU. The prediction
 holds for devices as fast as that one and leaves out communication and reading of data.
@@ -36,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--precision", choices=["fp32", "bf16", "fp16"], help="instead of the configuration's"
     )
+    options.add_argument("--results", metavar="DIR", help="write the prediction to DIR/LABEL/plan.json")
+    options.add_argument("--system", metavar="LABEL", help="label in the results (default: the preset)")
+    add_tier(options)
     options.add_argument("--json", action="store_true", help="print JSON")
     return options
 
@@ -48,15 +54,24 @@ def main(argv: list[str]) -> None:
 
     from sslbench.errors import SslbenchError
     from sslbench.pretrain import plan
+    from sslbench.pretrain.row import plan_row
+    from sslbench.report import store
 
     if chosen.gpus < 1 or chosen.updates < 1:
         raise SslbenchError("plan: --gpus and --updates must be at least 1")
-    if any(value is not None and value <= 0 for value in (chosen.batch_s, chosen.hours, chosen.max_steps)):
+    sizes = (chosen.batch_s, chosen.hours, chosen.max_steps)
+    if any(value is not None and not 0 < value < float("inf") for value in sizes):
         raise SslbenchError("plan: --batch_s, --hours and --max_steps must be above 0")
     changes = {name: getattr(chosen, name) for name in ("max_steps", "precision") if getattr(chosen, name)}
     config = replace(plan.read_config(chosen.config), **changes)
+    system = chosen.system or config.upstream
+    if chosen.results:
+        check_labels([system])
     measured = plan.measure(config, chosen.batch_s, chosen.updates)
     made = plan.predict(config, measured, chosen.gpus, chosen.hours)
+    if chosen.results:
+        row = plan_row(config, measured, made, system, chosen.tier)
+        print(f"wrote {store.save(row, chosen.results)}", file=sys.stderr)
     if chosen.json:
         print(json.dumps(plan.to_json(config, measured, made), indent=2))
         return

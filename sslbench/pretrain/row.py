@@ -10,9 +10,10 @@ from sslbench import io, provenance
 from sslbench.checkpoint import UpstreamCheckpoint
 from sslbench.data.manifests import describe
 from sslbench.errors import SslbenchError
-from sslbench.pretrain.config import identity
+from sslbench.pretrain.config import PretrainConfig, identity
+from sslbench.pretrain.plan import Measured, Plan
 from sslbench.pretrain.summary import SUMMARY, load_config
-from sslbench.report.schema import Metric, ResultRow
+from sslbench.report.schema import Data, Metric, ResultRow
 from sslbench.report.store import make_row
 from sslbench.train import checkpoint
 from sslbench.train.loop import CHECKPOINTS
@@ -57,6 +58,29 @@ def pretrain_row(exp: Path, made: UpstreamCheckpoint, system: str, tier: str) ->
         methods={"machine": facts["machine"]} if "machine" in facts else {},
         provenance=provenance.collect(
             io.sha256_json(identity(configs.to_dict(config))), train.sha256, config.seed
+        ),
+    )
+
+
+def plan_row(config: PretrainConfig, measured: Measured, made: Plan, system: str, tier: str) -> ResultRow:
+    """What pretraining is predicted to cost: an evaluation of its own, never taken for a run's."""
+    found = {"device_hours": (made.gpu_hours, "h"), "kwh": (made.kwh, "kWh")}
+    return make_row(
+        system=system,
+        upstream=config.upstream,
+        evaluation="plan",
+        tier=tier,
+        weights="random",
+        weights_sha256=None,
+        data=Data(corpus="noise", split="plan", synthetic=True, hours=measured.batch_s / 3600),
+        metrics={
+            name: Metric(value=value, unit=unit, higher_is_better=False)
+            for name, (value, unit) in found.items()
+            if value is not None
+        },
+        methods={"energy": measured.energy_method, "machine": measured.device},
+        provenance=provenance.collect(
+            io.sha256_json(identity(configs.to_dict(config))), io.sha256_json("noise"), config.seed
         ),
     )
 

@@ -96,12 +96,11 @@ def _mismatches(rows: Sequence[ResultRow], quality: Sequence[ResultRow]) -> list
     }
     if len(profiled) > 1:
         found.append("Mismatched machines: speeds were measured on different hardware or thread counts.")
-    pretrained = [row for row in rows if row.evaluation == "pretrain"]
-    trained_on = {row.methods.get("machine", "a machine that was not noted") for row in pretrained}
-    if len(trained_on) > 1:
-        found.append(
-            f"Mismatched machines: pretraining times are of different ones: {' / '.join(sorted(trained_on))}."
-        )
+    for evaluation, what in {"pretrain": "pretraining times", "plan": "predicted times"}.items():
+        same = [row for row in rows if row.evaluation == evaluation]
+        ways = sorted({row.methods.get("machine", "a machine that was not noted") for row in same})
+        if len(ways) > 1:
+            found.append(f"Mismatched machines: {what} are of different ones: {' / '.join(ways)}.")
     for name, what in {"memory": "peak memory", "longest_batch": "longest batches"}.items():
         ways = sorted({r.methods[name] for r in rows if r.evaluation == "profile" and name in r.methods})
         if len(ways) > 1:

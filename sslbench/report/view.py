@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sslbench.report import numbers
 from sslbench.report.schema import Metric, ResultRow
 
-NOT_QUALITY = ("profile", "pretrain")
+NOT_QUALITY = ("profile", "pretrain", "plan")
 """Evaluations of this engine that measure cost or training, not the quality of features."""
 
 OVERALL = "superb"
@@ -32,6 +32,8 @@ COSTS = {
     ("profile", "peak_mem_train_bytes"): ("Training memory", "MiB"),
     ("profile", "longest_batch_audio_s"): ("Longest batch", "s"),
     ("pretrain", "device_hours"): ("Pretraining time", "device-hours"),
+    ("plan", "device_hours"): ("Predicted pretraining time", "device-hours"),
+    ("plan", "kwh"): ("Predicted pretraining energy", "kWh"),
 }
 
 

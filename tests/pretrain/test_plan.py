@@ -11,6 +11,8 @@ import pytest
 from sslbench.cli import main
 from sslbench.pretrain import plan
 from sslbench.pretrain.plan import Measured
+from sslbench.report import store
+from sslbench.report.view import summarise
 
 REPO = Path(__file__).resolve().parents[2]
 CONF = REPO / "egs" / "librispeech" / "ssl1" / "conf" / "pretrain_zipformer_base.yaml"
@@ -46,9 +48,19 @@ def test_a_tiny_run_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "HuBERT Base, both iterations" in capsys.readouterr().out  # the published figures stand beside
 
 
+def test_a_prediction_is_a_row_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "measure", lambda *_: MEASURED)
+    assert main(["plan", str(CONF), "--gpus", "8", "--results", str(tmp_path), "--system", "z"]) == 0
+    summary = summarise(store.load_all(tmp_path))
+    found = {c.label: summary.systems[0].metric(c).value for c in summary.columns if not c.quality}
+    assert found["Predicted pretraining time (device-hours)"] == pytest.approx(253_000 * 8 * 0.5 / 3600)
+    assert found["Predicted pretraining energy (kWh)"] == pytest.approx(0.3 * 253_000 * 8 * 600 / 3.6e6)
+
+
 def test_wrong_settings_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     conf = tmp_path / "wrong.yaml"
     conf.write_text("upstream: zipformer_tiny\nlearning_rate: 1\n")
     assert main(["plan", str(conf)]) == 2
     assert "learning_rate" in capsys.readouterr().err
     assert main(["plan", str(conf), "--gpus", "0"]) == 2
+    assert main(["plan", str(conf), "--batch_s", "nan"]) == 2
