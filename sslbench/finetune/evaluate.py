@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sslbench.data.manifests import split_name
 from sslbench.finetune.decode import decode
-from sslbench.finetune.decoders.choose import DecodeSettings
 from sslbench.finetune.experiment import load_experiment
 from sslbench.finetune.listing import difference, listing, summary
 from sslbench.finetune.rows import RowOptions, write_row
@@ -69,19 +68,13 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".jsonl")
 
 
-def evaluate(
-    exp_dir: str,
-    manifest: str,
-    options: RowOptions | None,
-    device: str | None = None,
-    settings: DecodeSettings | None = None,
-) -> Score:
+def evaluate(exp_dir: str, manifest: str, options: RowOptions | None, device: str | None = None) -> Score:
     """Transcribe a manifest with an experiment's best weights into `EXP/hyp/SPLIT.jsonl`, and score it.
 
     Phones are scored as they are written, words by the normaliser `upper`.
     """
     out = Path(exp_dir) / "hyp" / f"{split_name(manifest)}.jsonl"
     experiment = load_experiment(exp_dir, device)
-    decoded = decode(experiment, manifest, out, settings=settings)
+    decoded = decode(experiment, manifest, out)
     print(f"{decoded.utterances} transcripts in {out}, real-time factor {decoded.rtf:.4f}")
     return score_files(manifest, out, ScoreOptions(unit=experiment.vocab.scored), options)

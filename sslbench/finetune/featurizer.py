@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sslbench.finetune.peft.ladder import Ladder
+from sslbench.nn.frontend import length_mask
 
 
 class WeightedSum(nn.Module):
@@ -34,7 +35,7 @@ class WeightedSum(nn.Module):
         features = torch.einsum("bfld,l->bfd", states, self.weights.softmax(0).to(states.dtype))
         if lens is None:
             lens = torch.full((len(states),), states.shape[1], device=states.device)
-        mask = frame_mask(lens, states.shape[1])
+        mask = length_mask(lens, states.shape[1])
         if self.ladder is not None:
             features = features + self.ladder(states, mask)
         return features * mask[:, :, None]
@@ -64,8 +65,3 @@ def stack_frames(features: torch.Tensor, stack: int) -> torch.Tensor:
     batch, frames, dim = features.shape
     features = F.pad(features, (0, 0, 0, -frames % stack))
     return features.reshape(batch, -1, stack * dim)
-
-
-def frame_mask(lens: torch.Tensor, frames: int) -> torch.Tensor:
-    """(B, frames) bool: which frames are within the lengths (B,)."""
-    return torch.arange(frames, device=lens.device) < lens[:, None]

@@ -28,13 +28,13 @@ def aligned(utterance: Utterance, counting: str = "levenshtein") -> str:
     return "\n".join([head, *(" ".join(row).rstrip() for row in rows)])
 
 
-def listing(scored: Score, worst: int | None = None) -> str:
+def listing(scored: Score) -> str:
     """The summary, the breakdowns, and the utterances with errors aligned, worst first."""
     order = sorted(scored.utterances, key=lambda utterance: -utterance.words.errors)
     wrong = [utterance for utterance in order if utterance.words.errors]
     parts = [summary(scored), "", *speaker_lines(scored), "", *length_lines(scored), ""]
     parts += ["Utterances with errors, worst first", ""]
-    return "\n".join([*parts, *(aligned(one, scored.counting) + "\n" for one in wrong[:worst])]) + "\n"
+    return "\n".join([*parts, *(aligned(one, scored.counting) + "\n" for one in wrong)]) + "\n"
 
 
 def summary(scored: Score) -> str:

@@ -11,11 +11,12 @@ from torch import nn
 
 from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
-from sslbench.finetune.featurizer import WeightedSum, frame_mask
+from sslbench.finetune.featurizer import WeightedSum
 from sslbench.finetune.heads import Head
 from sslbench.finetune.peft.ladder import Ladder
 from sslbench.finetune.peft.tuning import BACKBONE_RUNS, make_tuning
 from sslbench.finetune.spans import SpanMasker
+from sslbench.nn.frontend import length_mask
 from sslbench.nn.upstream import LossOutput
 
 Augment = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -79,7 +80,7 @@ class Recognizer(nn.Module):
         states = torch.stack(list(hidden), dim=2)  # (B, F, L, D)
         lens = torch.div(audio_lens + self.stride - 1, self.stride, rounding_mode="floor").to(states.device)
         lens = lens.clamp(max=states.shape[1])
-        return states * frame_mask(lens, states.shape[1])[:, :, None, None], lens
+        return states * length_mask(lens, states.shape[1])[:, :, None, None], lens
 
     def encode(
         self, states: torch.Tensor, lens: torch.Tensor, augment: Augment | None = None

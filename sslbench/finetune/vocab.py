@@ -133,6 +133,14 @@ class PhoneVocab(Vocab):
         return " ".join(self.symbols[number] for number in classes)
 
 
+def _sentencepiece() -> Any:
+    try:
+        import sentencepiece
+    except ImportError:
+        raise SslbenchError("units: bpe needs sentencepiece: pip install 'sslbench[asr]'") from None
+    return sentencepiece
+
+
 class BpeVocab(Vocab):
     """Byte-pair word pieces by sentencepiece, whose model lies beside `vocab.json` as `bpe.model`."""
 
@@ -140,12 +148,8 @@ class BpeVocab(Vocab):
     MODEL = "bpe.model"
 
     def __init__(self, model: bytes) -> None:
-        try:
-            from sentencepiece import SentencePieceProcessor
-        except ImportError:
-            raise SslbenchError("units: bpe needs sentencepiece: pip install 'sslbench[asr]'") from None
         self.model = model
-        self._pieces: Any = SentencePieceProcessor(model_proto=model)
+        self._pieces: Any = _sentencepiece().SentencePieceProcessor(model_proto=model)
         super().__init__([self._pieces.id_to_piece(number) for number in range(len(self._pieces))])
 
     @classmethod
@@ -157,16 +161,13 @@ class BpeVocab(Vocab):
         """
         import io
 
-        try:
-            from sentencepiece import SentencePieceTrainer
-        except ImportError:
-            raise SslbenchError("units: bpe needs sentencepiece: pip install 'sslbench[asr]'") from None
+        trainer = _sentencepiece().SentencePieceTrainer
         lines = [line for text in texts if (line := " ".join(text.split()))]
         if not lines:
             raise SslbenchError("vocabulary: the training text is empty")
         model = io.BytesIO()
         try:
-            SentencePieceTrainer.train(
+            trainer.train(
                 sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=size,
                 character_coverage=1.0, normalization_rule_name="identity", num_threads=1,
                 pad_id=BLANK, pad_piece=BLANK_SYMBOL, unk_id=1, bos_id=-1, eos_id=-1,

@@ -113,7 +113,7 @@ def label_manifest(
     job = LabelJob(Path(units), Path(manifest), Path(out), here, device, shard, num_shards)
     if jobs <= 1 or num_shards > 1:
         return label_part(job)
-    about = _request(job)
+    about = _request(job, UnitModel.load(job.units))
     done = _finished(job.out, beside(job.out, "meta.json"), about)
     if done is not None:
         return done
@@ -127,7 +127,7 @@ def label_manifest(
 def label_part(job: LabelJob) -> dict[str, int]:
     """Label one part. See `label_manifest`."""
     model = UnitModel.load(job.units)
-    meta, out = _request(job), job.target
+    meta, out = _request(job, model), job.target
     done = _finished(out, beside(out, "meta.json"), meta)
     if done is not None:
         return done
@@ -211,11 +211,10 @@ def _skipped_rows(part: Path) -> list[dict[str, Any]]:
     return list(read_jsonl(path)) if path.is_file() else []
 
 
-def _request(job: LabelJob) -> dict[str, str]:
+def _request(job: LabelJob, units: UnitModel) -> dict[str, str]:
     """What an output is made of."""
-    facts = UnitModel.load(job.units).facts
     return {
-        "units_sha256": facts["sha256"],
+        "units_sha256": units.facts["sha256"],
         "manifest_sha256": job.manifest_sha256 or describe(job.manifest).sha256,
     }
 

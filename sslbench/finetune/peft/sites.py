@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.errors import SslbenchError
 
 # `encoder.layers.3`, `encoder.layer.3` (BERT), `encoders.0.layers.1`, `blocks.2`
@@ -77,16 +78,12 @@ def outputs(upstream: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[i
     place = next((p.device for p in upstream.parameters()), torch.device("cpu"))
     noise = torch.Generator().manual_seed(0)
     try:
-        upstream([0.1 * torch.randn(_samples(), generator=noise).to(place) for _ in range(CLIPS)])
+        upstream([0.1 * torch.randn(SAMPLE_RATE_HZ, generator=noise).to(place) for _ in range(CLIPS)])
     finally:
         upstream.train(was_training)
         for hook in hooks:
             hook.remove()
     return shapes
-
-
-def _samples() -> int:
-    return 16_000
 
 
 def frames_of(output: Any) -> torch.Tensor:
@@ -108,7 +105,7 @@ def sites(upstream: nn.Module, names: list[str]) -> list[Site]:
 
 def _stride(frames: int) -> int:
     # a multiple of 20 ms, or of 10 ms for filterbank encoders, whatever the rounding at the edges
-    return max(160, round(_samples() / frames / 160) * 160)
+    return max(160, round(SAMPLE_RATE_HZ / frames / 160) * 160)
 
 
 def last_parts(upstream: nn.Module) -> list[Site]:

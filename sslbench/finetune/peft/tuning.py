@@ -11,7 +11,6 @@ from sslbench.finetune.peft.settings import PeftSettings
 
 BACKBONE_RUNS = ("full", "lora", "adalora", "houlsby", "conv_adapter")
 """Ways whose gradient goes through the upstream: its features cannot be computed once and kept."""
-LOADED_FROZEN = ("frozen", "ladder", "lora", "adalora", "houlsby", "conv_adapter")
 
 
 class Tuning(nn.Module):
