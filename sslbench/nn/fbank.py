@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslbench.audio import SAMPLE_RATE_HZ
+from sslbench.device import send
 from sslbench.errors import SslbenchError
 from sslbench.nn.frontend import length_mask
 
@@ -149,10 +150,11 @@ class FbankFrontend(nn.Module):
 
         Args:
             audio: (B, T) float, zero beyond each length; clips below one window are zero-padded to it.
-            audio_lens: (B,) int64 samples.
+            audio_lens: (B,) int64 samples, with the audio or on the CPU.
 
         Returns:
-            (B, F, channels), zero beyond each clip's frames, and frame lengths (B,) >= 1.
+            (B, F, channels), zero beyond each clip's frames, and frame lengths (B,) >= 1 where `audio_lens`
+            lies.
         """
         x, lens = self.log_mel(audio, audio_lens)
         x = self._keep(self.normalise(x, lens), lens)
@@ -180,7 +182,7 @@ class FbankFrontend(nn.Module):
             return (x - self.cmvn_mean) / self.cmvn_std
         if self.config.cmvn == "none":
             return x
-        count = lens[:, None, None]
+        count = send(lens, x.device)[:, None, None]
         x = self._keep(x - self._keep(x, lens).sum(1, keepdim=True) / count, lens)
         return x / (x.square().sum(1, keepdim=True) / count + LEAST_VARIANCE).sqrt()
 
@@ -212,4 +214,4 @@ class FbankFrontend(nn.Module):
 
     @staticmethod
     def _keep(x: Tensor, lens: Tensor) -> Tensor:
-        return x.masked_fill(~length_mask(lens, x.shape[1])[..., None], 0.0)
+        return x.masked_fill(~length_mask(send(lens, x.device), x.shape[1])[..., None], 0.0)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sslbench.device import send
 from sslbench.errors import SslbenchError
 from sslbench.nn.strided import Norm, compute_dtype, first_two, next_layer
 
@@ -76,10 +77,11 @@ class WaveformCNN(nn.Module):
 
         Args:
             audio: (B, T) float, zero beyond each length; clips below one window are zero-padded to it.
-            audio_lens: (B,) int64 samples.
+            audio_lens: (B,) int64 samples, with the audio or on the CPU.
 
         Returns:
-            Features (B, F, C), arbitrary beyond each clip's frames, and frame lengths (B,) >= 1.
+            Features (B, F, C), arbitrary beyond each clip's frames, and frame lengths (B,) >= 1 where
+            `audio_lens` lies.
         """
         if audio.shape[1] < self.window:
             audio = F.pad(audio, (0, self.window - audio.shape[1]))
@@ -120,7 +122,7 @@ class WaveformCNN(nn.Module):
         weight = conv.weight[:, 0].T.expand(len(windows), -1, -1)  # (B, kernel, C)
         bias = torch.zeros_like(conv.weight[:, 0, 0]) if conv.bias is None else conv.bias
         if self.norm == "group":
-            norm = cast(nn.GroupNorm, block["2"])
+            norm, lens = cast(nn.GroupNorm, block["2"]), send(lens, windows.device)
             valid = length_mask(lens, windows.shape[1])[..., None]
             exact, count = windows.double() * valid, lens[:, None, None].double()
             mean = exact.sum(1, keepdim=True) / count  # (B, 1, kernel)
@@ -194,7 +196,7 @@ def is_padded(lens: torch.Tensor, total: int) -> bool:
 def normalise_waveform(audio: torch.Tensor, audio_lens: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
     """Each clip to mean 0 and variance 1 over its own samples; zero beyond. (B, T) -> (B, T)."""
     one = torch.ones(1, device=audio.device)
-    lens = audio_lens.clamp_max(audio.shape[1])
+    lens = send(audio_lens, audio.device).clamp_max(audio.shape[1])
     y = masked_channel_norm(audio[:, None], lens, one, torch.zeros_like(one), eps)[:, 0]
     return y.masked_fill(~length_mask(lens, audio.shape[1]), 0.0)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslbench.device import send
 from sslbench.errors import SslbenchError
 from sslbench.nn.fbank import FbankFrontend
 from sslbench.nn.frontend import WaveformCNN, length_mask, normalise_waveform, scale_gradient
@@ -117,14 +118,15 @@ class MaskedUnitModel(SSLModel):
         In eval mode the masks depend on the batch and `mask_seed` alone, so that a development loss is
         the same whenever it is computed.
         """
-        features, frame_lens = self.features(batch.audio, batch.audio_lens)
-        labels = at_rate(batch.labels, self.stride)
+        # What depends on lengths and labels is decided on the CPU: nothing here waits for the device.
+        features, frame_lens = self.features(batch.audio, batch.audio_lens.cpu())
+        labels = at_rate(batch.labels.cpu(), self.stride)
         generator = self.mask_generator
         if not self.training:
             generator = torch.Generator().manual_seed(self.config.mask_seed)
         # Only labelled frames can be masked: labels may end a frame early.
         labelled = (labels[:, : features.shape[1]] >= 0).sum(1)
-        lens = torch.minimum(frame_lens, labelled.to(frame_lens.device))
+        lens = torch.minimum(frame_lens, labelled)
         mask = span_mask(lens, features.shape[1], self.config.mask_prob, self.config.span_frames, generator)
         return self.masked_loss(features, frame_lens, labels, mask)
 
@@ -133,7 +135,7 @@ class MaskedUnitModel(SSLModel):
 
         Args:
             features: (B, F, C) as `features` returns them.
-            frame_lens: (B,) valid frames.
+            frame_lens: (B,) valid frames; like labels and mask, on the CPU.
             labels: (B, any number of frames) int64 units at the model's frame rate, -1 where there is none.
             mask: (B, F) bool.
 
@@ -146,7 +148,7 @@ class MaskedUnitModel(SSLModel):
         """
         total = features.shape[1]
         labels = F.pad(labels[:, :total], (0, max(0, total - labels.shape[1])), value=-1)
-        if not labels.is_cuda and int(labels.max()) >= self.config.num_units:
+        if int(labels.max()) >= self.config.num_units:
             raise SslbenchError(
                 f"{self.family}: label {int(labels.max())} does not fit num_units {self.config.num_units}; "
                 "set num_units to the number of k-means clusters"
@@ -155,7 +157,7 @@ class MaskedUnitModel(SSLModel):
         states = self.encode(features, frame_lens, mask)
         loss, metrics, count = self.predict(states, labels, mask & valid)
         if self.config.feature_penalty:
-            penalty = feature_penalty(features, None if self.compat else valid)
+            penalty = feature_penalty(features, None if self.compat else send(valid, features.device))
             loss = loss + self.config.feature_penalty * penalty * count
             metrics["feature_penalty"] = penalty.detach() * count
         return LossOutput(loss, count, metrics)
@@ -172,8 +174,9 @@ class MaskedUnitModel(SSLModel):
         several = isinstance(self.final_proj, nn.ModuleList)
         heads: Iterable[nn.Module] = self.final_proj if several else [self.final_proj]  # type: ignore[assignment]
         layers = [layer % len(states) for layer in self.config.predict_layers]
-        index = masked_frames(labels, mask)
-        targets = labels.flatten()[index]
+        index, device = masked_frames(labels, mask), states[0].device
+        count = torch.full((), len(index), device=device)
+        index, targets = send(index, device), send(labels.flatten()[index], device)
         losses, metrics = [], {}
         for number, (layer, head) in enumerate(zip(layers, heads, strict=True)):
             frames = states[layer].flatten(0, 1)[index]  # (N, D)
@@ -182,7 +185,6 @@ class MaskedUnitModel(SSLModel):
             metrics["correct"] = correct
             if several:
                 metrics |= {f"loss_layer{layer}": loss.detach(), f"correct_layer{layer}": correct}
-        count = torch.tensor(len(targets), device=labels.device)
         return sum(losses[1:], losses[0]) / len(losses), metrics, count
 
     def _embeddings(self, number: int) -> list[Tensor]:
@@ -208,13 +210,14 @@ class MaskedUnitModel(SSLModel):
     def embed(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """The encoder's input (B, F, dim): features normalised, projected and masked."""
         x: Tensor = features if self.layer_norm is None else self.layer_norm(features)
+        mask = None if mask is None else send(mask[..., None], x.device)
         if mask is not None and self.mask_emb is None:
-            x = x.masked_fill(mask[..., None], 0.0)
+            x = x.masked_fill(mask, 0.0)
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)
         x = F.dropout(x, self.config.dropout_input, self.training)
         if mask is not None and self.mask_emb is not None:
-            x = torch.where(mask[..., None], self.mask_emb.to(x.dtype), x)
+            x = torch.where(mask, self.mask_emb.to(x.dtype), x)
         return x
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sslbench.device import send
 from sslbench.nn.frontend import expand_to_contract, is_padded, length_mask
 from sslbench.nn.masked_config import MaskedUnitConfig
 from sslbench.nn.masked_model import MaskedUnitModel
@@ -69,7 +70,8 @@ class MaskedTransformer(MaskedUnitModel):
     def encode(self, features: Tensor, frame_lens: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """The first layer's input and every layer's output: layers + 1 of (B, F, D)."""
         x = self.embed(features, mask)
-        valid = length_mask(frame_lens, x.shape[1]) if is_padded(frame_lens, x.shape[1]) else None
+        padded = is_padded(frame_lens, x.shape[1])
+        valid = length_mask(send(frame_lens, x.device), x.shape[1]) if padded else None
         states: list[Tensor] = self.encoder(x, valid)
         return states
 

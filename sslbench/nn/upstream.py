@@ -28,7 +28,7 @@ class PretrainBatch:
     audio: torch.Tensor
     """(B, T) float32 at 16 kHz, zero beyond each clip's length."""
     audio_lens: torch.Tensor
-    """(B,) int64, valid samples of each clip."""
+    """(B,) int64, valid samples of each clip; best on the CPU, as the labels: nobody waits there."""
     labels: torch.Tensor
     """(B, F) int64 unit of each frame, -1 beyond the end."""
     ids: list[str]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import islice
-from typing import Any
 
 import torch
 from lhotse.cut import Cut
@@ -15,6 +14,7 @@ from sslbench.data.manifests import open_manifest
 from sslbench.data.units.apply import KEY
 from sslbench.data.units.external import length_fits
 from sslbench.data.units.features import FRAME_SAMPLES, num_frames
+from sslbench.device import send
 from sslbench.errors import SslbenchError
 from sslbench.nn.upstream import PretrainBatch
 from sslbench.pretrain.config import PretrainConfig
@@ -88,14 +88,14 @@ def make_loader(config: PretrainConfig, manifest: str, world: World, skip_log: S
 
 
 def collate(batch: AudioBatch, config: PretrainConfig, manifest: str, device: torch.device) -> PretrainBatch:
-    """Add the units and crop; draws from torch's generator when cropping.
+    """Add the units and crop, and move the audio; draws from torch's generator when cropping.
 
     A batch without a readable cut becomes one second of a faint tone without labels, so that processes
     stay in step; its loss has to be multiplied by 0.
     """
     if len(batch) == 0:
         tone = (torch.arange(16_000) * 0.1).sin()[None] * 0.01
-        return PretrainBatch(tone.to(device), torch.tensor([16_000]).to(device), _tone_labels(device), [])
+        return PretrainBatch(send(tone, device), torch.tensor([16_000]), torch.zeros(1, 50).long(), [])
     units = [units_of(cut, manifest) for cut in batch.cuts]
     audio, lens = batch.audio, batch.audio_lens
     if config.crop == "shortest":
@@ -105,12 +105,7 @@ def collate(batch: AudioBatch, config: PretrainConfig, manifest: str, device: to
     for row, line in zip(labels, units, strict=True):
         row[: len(line)] = line[:frames]
     ids = [str(cut.id) for cut in batch.cuts]
-    move: Any = {"device": device, "non_blocking": True}
-    return PretrainBatch(audio.to(**move), lens.to(**move), labels.to(**move), ids)
-
-
-def _tone_labels(device: torch.device) -> torch.Tensor:
-    return torch.zeros(1, 50, dtype=torch.int64, device=device)
+    return PretrainBatch(send(audio, device), lens, labels, ids)
 
 
 def _crop(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from sslbench.device import pick_device
+from sslbench.device import pick_device, send
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,15 @@ class World:
 
     def sum(self, values: list[float | torch.Tensor]) -> list[float]:
         """Element-wise sums over all processes, in fp64; one wait for the device."""
-        stacked = torch.stack([torch.as_tensor(v, device=self.device).to(torch.float64) for v in values])
+        stacked = torch.stack([self._place(v).to(torch.float64) for v in values])
         if self.size > 1:
             dist.all_reduce(stacked)
         return [float(v) for v in stacked.tolist()]
+
+    def _place(self, value: float | torch.Tensor) -> torch.Tensor:
+        if isinstance(value, torch.Tensor):
+            return send(value, self.device)
+        return torch.full((), value, device=self.device)  # filled there: a copy would be waited for
 
     def share(self, value: int) -> int:
         """The main process's value, everywhere."""
@@ -86,6 +91,8 @@ def join(device: str) -> World:
         place = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     if gpu:
         torch.cuda.set_device(place)
+        # torch's own default is TF32 for convolutions alone; fp32 is to mean fp32 in both
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if gpu else "gloo")
     return World(rank, size, place)

@@ -27,7 +27,7 @@ class Batch(Generic[Inputs]):
     """What one forward and backward pass is made of."""
 
     inputs: Inputs
-    """On the device."""
+    """On the device, but for what is decided by value, which is best decided on the CPU."""
     ids: list[str]
     """Utterances, for messages and the log. Without any, the batch only keeps processes in step: its loss
     and gradients count nothing."""

@@ -108,6 +108,9 @@ class UpdateMaker:
                 output: LossOutput = self.loss(batch.inputs)
             loss = output.loss_sum / output.frames if alone else output.loss_sum * float(bool(batch.ids))
             (loss * self.precision.scale).backward()
+        if not last and self.world.device.type == "cuda":
+            # what this pass sent to the host without waiting (Whiten) is read by the next forward pass
+            torch.cuda.current_stream().synchronize()
         return output
 
     def seed_for(self, step: int, number: int) -> None:

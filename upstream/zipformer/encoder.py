@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslbench.device import send
 from sslbench.nn.frontend import is_padded, length_mask
 from sslbench.nn.scheduled import ScheduledFloat, named_schedules, set_batch_counts
 from sslbench.upstream.zipformer.attention import POSITION_DROPOUT, relative_positions
@@ -121,7 +122,7 @@ class ZipformerEncoder(nn.Module):
 
         Args:
             x: (B, T, dims[0]).
-            lens: (B,) valid frames, at least 1.
+            lens: (B,) valid frames, at least 1; on the CPU, nobody waits for the device.
             mode: "safe": a clip's valid frames do not depend on its padding; "mask": attention and
                 convolution do not see padding, but downsampling does (icefall's ASR recipes); "ignore":
                 padding is treated as signal (k2SSL).
@@ -131,6 +132,7 @@ class ZipformerEncoder(nn.Module):
             stack's (B, T, dims[i]) output.
         """
         padded = mode != "ignore" and is_padded(lens, x.shape[1])
+        lens = send(lens, x.device)
         if mode == "ignore":
             lens = torch.full_like(lens, x.shape[1])
         outputs = []
