@@ -6,11 +6,13 @@ import argparse
 from pathlib import Path
 
 from sslbench.cli._parser import Parser
+from sslbench.cli._rows import TIERS
 from sslbench.errors import SslbenchError, did_you_mean
 
 EPILOG = """examples:
   sslbench compare zipformer-mini hubert-mini --results results
   sslbench compare --results results            (every system, each against the best)
+  sslbench compare --results results --evaluation asr profile --tier full
 
 The first system named is the one that the others are tested against.
 """
@@ -28,6 +30,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--results", type=Path, required=True, metavar="DIR", help="folder of SYSTEM/EVALUATION.json"
     )
+    options.add_argument(
+        "--evaluation", nargs="+", metavar="NAME", help="these rows alone, for example asr profile"
+    )
+    options.add_argument("--tier", choices=TIERS, help="rows of this tier alone")
     return options
 
 
@@ -50,7 +56,15 @@ def main(argv: list[str]) -> None:
             raise SslbenchError(
                 f"compare: {chosen.results} has no system {name!r}; {did_you_mean(name, known)}"
             )
-    rows = [row for row in rows if not chosen.systems or row.system in chosen.systems]
+    rows = [
+        row
+        for row in rows
+        if (not chosen.systems or row.system in chosen.systems)
+        and (not chosen.evaluation or row.evaluation in chosen.evaluation)
+        and chosen.tier in (None, row.tier)
+    ]
+    if not rows:
+        raise SslbenchError(f"compare: {chosen.results} has no row of this evaluation and tier")
     for line in cautions(rows):
         print(f"caution: {line}")
     summary = summarise(rows)
@@ -60,6 +74,6 @@ def main(argv: list[str]) -> None:
     title = "Side by side (≈: no test tells it from the best; ?: not tested against it)"
     print_table(title, *summary_cells(summary, bold=False))
     verdicts = [*(pair.sentence for pair in comparison.pairs), *comparison.untested]
-    ratios = cost_ratios(summary, reference) if reference else []
+    ratios = cost_ratios(summary, reference) if reference in {row.system for row in rows} else []
     for line in [*verdicts, *readings(summary, comparison), *ratios]:
         print(line)

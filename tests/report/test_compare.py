@@ -146,6 +146,17 @@ def test_the_command_tests_against_the_first_system(
     assert "zipformer" not in printed.split("Side by side")[1].replace("zipformer_tiny", "")
 
 
+def test_rows_are_filtered(benchmark_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", "--results", str(benchmark_dir / "results"), "--tier", "short", "--evaluation"]
+    assert main([*words, "asr"]) == 0
+    printed = capsys.readouterr().out
+    assert "ASR WER" in printed
+    assert not {"SID", "MACs"} & set(printed.split())
+    assert main([*words, "pretrain", "--", "fbank", "zipformer-mini"]) == 0  # the reference has no such row
+    assert main([*words, "nosuch"]) == 2
+    assert "has no row of this evaluation and tier" in capsys.readouterr().err
+
+
 def test_an_unknown_system_is_helped_with(benchmark_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "fbnk", "--results", str(benchmark_dir / "results")]) == 2
     assert "has no system 'fbnk'; did you mean fbank?" in capsys.readouterr().err
