@@ -91,7 +91,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--labels", choices=("text", "units"), default="text", help="what text holds (units: for ssl_train)"
     )
     out.add_argument(
-        "--speeds", type=float, nargs="*", default=(), help="also write copies at these speeds (0.9 1.1)"
+        "--speeds",
+        type=float,
+        nargs="*",
+        default=(),
+        help="also write copies at these speeds (0.9 1.1); text only",
     )
     asr = verbs.add_parser("asr", help="export, collect stats, train, decode, score, result row")
     asr.add_argument("--upstream", required=True, help="registered name, or any name of s3prl")

@@ -121,6 +121,10 @@ def test_speed_perturbed_copies_join_the_originals(tmp_path) -> None:
     wavs = table(tmp_path / "out" / "wav.scp")
     assert [soundfile.info(path).frames for path in wavs.values()] == [16_000, 17_778, 14_545]
     assert set(table(tmp_path / "out" / "text").values()) == {"SAID A-1"}
+    for labels, speeds in (("units", (0.9,)), ("text", (0.0,))):
+        with pytest.raises(SslbenchError, match="units fit the original speed only"):
+            export(tmp_path / "cuts.jsonl.gz", tmp_path / "no", labels=labels, speeds=speeds)
+    assert not (tmp_path / "no").exists()
 
 
 def test_an_export_that_was_interrupted_keeps_what_it_saved(tmp_path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.errors import AudioError, SslbenchError
 from sslbench.io import atomic_path, read_json, write_json, write_jsonl, write_text
 from sslbench.progress import Progress
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from sslbench.data.loading import SkipLog
 
-SAMPLE_RATE_HZ = 16_000
 CNN_WINDOW, CNN_STRIDE = 400, 320  # samples
 SLACK_S = 0.01  # manifests round times
 CUTS = "utt2cut.jsonl"
@@ -65,11 +65,14 @@ def export(
         keep_silent: also write utterances with an empty transcript, from which ESPnet cannot learn.
 
     Raises:
-        SslbenchError: no usable utterance, an id that comes twice or holds white space, too much bad audio.
+        SslbenchError: speeds that cannot be, no usable utterance, an id that comes twice or holds white
+            space, too much bad audio.
     """
     from sslbench.data.loading import SkipLog
     from sslbench.data.manifests import describe, open_manifest
 
+    if not all(speed > 0 for speed in speeds) or (speeds and labels == "units"):
+        raise SslbenchError("espnet: --speeds must be above 0, and units fit the original speed only")
     folder, about = Path(folder), describe(manifest)
     again = _claim_audio(folder, {"manifest": about.sha256, "labels": labels, "speeds": list(speeds)})
     skips = SkipLog(folder / "skipped.jsonl")
