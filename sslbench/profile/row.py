@@ -116,6 +116,8 @@ def to_row(cost: Cost, options: Options, tier: str, seed: int) -> ResultRow:
     if cost.growth:
         costs |= {f"macs_at_{length}s_g": value for length, value in cost.growth.macs_g.items()}
         costs |= {f"wall_at_{length}s_s": value for length, value in cost.growth.seconds.items()}
+        fit = cost.growth.macs_curve
+        costs |= {"macs_g_per_s": fit.per_s, "macs_g_per_s2": fit.per_s2, "macs_fit_error": fit.worst_error}
     if cost.capacity:
         costs |= {"longest_batch_limit_bytes": float(cost.capacity.limit_bytes)}
         costs |= {"longest_batch_trials": float(len(cost.capacity.tried))}

@@ -100,6 +100,7 @@ def test_rows_are_written_and_load(tmp_path: Path, capsys: pytest.CaptureFixture
         "--tier",
         "smoke",
         "--no_memory",
+        "--growth",
     ]
     assert main([*words, "--budget_s", "0.05"]) == 0
     assert "mine" in capsys.readouterr().out
@@ -108,6 +109,8 @@ def test_rows_are_written_and_load(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (row.system, row.upstream, row.tier, row.weights) == ("mine", "encoder", "smoke", "random")
     assert row.metrics["macs_short_g"].n == 8
     assert row.cost["single_repeats"] >= 3
+    fitted = 600 * row.cost["macs_g_per_s"] + 600**2 * row.cost["macs_g_per_s2"]
+    assert fitted == pytest.approx(row.cost["macs_at_600s_g"], rel=row.cost["macs_fit_error"] + 1e-9)
     assert row.provenance.torch_threads == torch.get_num_threads()
 
 
