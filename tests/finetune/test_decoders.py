@@ -13,12 +13,16 @@ import torch
 
 from sslbench.errors import SslbenchError
 from sslbench.finetune.arpa import KneserNey, arpa_words, read_arpa
+from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.decoders import ctc, transducer
+from sslbench.finetune.decoders.choose import DecodeSettings, make_search
 from sslbench.finetune.decoders.ngram import NgramDecoder
+from sslbench.finetune.heads import Head
 from sslbench.finetune.rnnt import lattice_loss
 from sslbench.finetune.shapes import TransducerShape
 from sslbench.finetune.transducer import Transducer
 from sslbench.finetune.vocab import BpeVocab, CharVocab, PhoneVocab, Vocab
+from sslbench.integrations import k2
 
 
 def every_path(log_probs: torch.Tensor) -> dict[tuple[int, ...], float]:
@@ -240,7 +244,7 @@ def bpe() -> BpeVocab:
     return BpeVocab.from_texts([*TEXTS, "THE CAB RAN"], 30)
 
 
-def test_language_model_refusals(tmp_path: Path) -> None:
+def test_language_model_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.arpa"
     with pytest.raises(SslbenchError, match="no such language model"):
         read_arpa(path)
@@ -252,5 +256,11 @@ def test_language_model_refusals(tmp_path: Path) -> None:
     path.write_text("\n".join(KneserNey(["the cat"], 2).arpa()))
     with pytest.raises(SslbenchError, match="sslbench lm --normaliser raw"):
         NgramDecoder(CharVocab.from_texts(["THE CAT"]), path, 5, 1.0, 0.0)
+    vocab = CharVocab.from_texts(["THE CAT"])
+    model = Head(4, len(vocab), 1, FinetuneConfig())
+    monkeypatch.setattr(k2, "available", lambda: True)
+    settings = DecodeSettings(lm=str(path), lm_weight=0.0, lm_search="k2")
+    with pytest.raises(SslbenchError, match="lm_weight must be above 0"):
+        make_search(model, vocab, settings)
     with pytest.raises(SslbenchError, match="holds no words"):
         KneserNey(["", " "], 2)

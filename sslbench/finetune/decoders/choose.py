@@ -90,6 +90,8 @@ def lm_search(settings: DecodeSettings) -> str:
 def _graph(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str, Search]:
     from sslbench.integrations.k2_decode import GraphDecoder
 
+    if settings.lm_weight <= 0:
+        raise SslbenchError("decode: --lm_weight must be above 0 with --lm_search k2")
     grams = read_arpa(str(settings.lm))
     closes = SPACE in vocab.symbols
     number = {symbol: place for place, symbol in enumerate(vocab.symbols)}
