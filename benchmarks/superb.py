@@ -50,7 +50,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--s3prl_root", type=Path, help="a checkout of s3prl, for PR (the wheel lacks ctc/corpus)"
+        "--s3prl_root",
+        type=Path,
+        help="a checkout of s3prl instead of the installed one, for PR (the wheel lacks ctc/corpus)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="work folder: corpus, copies, logs, result.json"
@@ -89,8 +91,7 @@ def _ours(task_name: str, args: argparse.Namespace, seed: int) -> Ours:
     if task_name == "er":
         folds = task.folds
         task.folds = lambda root: {"fold1": folds(root)["fold1"]}  # type: ignore[method-assign]
-    root = args.out / "layouts" / task_name
-    data = args.out / "layouts" / "pr" / "manifests" if task_name == "pr" else root
+    data = args.out / "layouts" / ("pr-manifests" if task_name == "pr" else task_name)
     exp = args.out / f"ours-{task_name}-{seed}-{time.time_ns()}"
     settings = ProbeSettings(data, exp, exp / "results", "smoke", seed)
     spent = _timed_updates()
@@ -134,12 +135,12 @@ def _child(task: str, args: argparse.Namespace, seeds: list[int]) -> tuple[float
 
 def _bench(args: argparse.Namespace) -> None:
     from superb_layouts import write_layouts
-    from superb_s3prl import make_copy, run_s3prl
+    from superb_s3prl import installed_root, run_s3prl
 
     _corpus(args.out)
     roots = write_layouts(args.out / "corpus" / "manifests", args.out / "corpus", args.out / "layouts")
-    _phone_manifests(roots["pr"])
-    copy = make_copy(args.s3prl_root, args.out)
+    _phone_manifests(roots["pr"], args.out / "layouts" / "pr-manifests")
+    s3prl = (args.s3prl_root or installed_root()).resolve()
     rows: list[dict[str, Any]] = []
     path = args.out / "result.json"
     if args.s3prl_root is None and "pr" in args.tasks:
@@ -149,7 +150,7 @@ def _bench(args: argparse.Namespace) -> None:
         half, steps = len(args.lrs) // 2, _steps(task, args)
 
         def theirs_with(lrs: list[float], task: str = task, steps: int = steps) -> list[Any]:
-            return [run_s3prl(copy, args.out, task, roots[task], args.upstream, lr, steps) for lr in lrs]
+            return [run_s3prl(s3prl, args.out, task, roots[task], args.upstream, lr, steps) for lr in lrs]
 
         theirs = theirs_with(args.lrs[:half])
         whole_s, (ours,) = _child(task, args, [0])  # between theirs, so that both see the same machine
@@ -228,12 +229,11 @@ def _corpus(out: Path) -> None:
         subprocess.run([*command, "--out", str(out / "corpus" / "manifests")], check=True)
 
 
-def _phone_manifests(root: Path) -> None:
-    if not (root / "manifests" / "corpus.json").is_file():
+def _phone_manifests(root: Path, out: Path) -> None:
+    if not (out / "corpus.json").is_file():
         command = [sys.executable, "-m", "sslbench", "data", "prepare", "librispeech"]
-        command += ["--root", str(root / "LibriSpeech"), "--out", str(root / "manifests")]
-        subprocess.run(command, check=True)
-        (root / "manifests" / "lexicon.txt").write_text((root / "lexicon.txt").read_text())
+        subprocess.run([*command, "--root", str(root), "--out", str(out)], check=True)
+        (out / "lexicon.txt").write_text((root / "lexicon.txt").read_text())
 
 
 if __name__ == "__main__":

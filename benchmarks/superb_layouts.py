@@ -146,7 +146,7 @@ def _phones(audio: Path, out: Path) -> None:
     """The first speakers of each split by links, and a lexicon in s3prl's vocabulary file's words."""
     for split, count in (("train-clean-100", 8), ("dev-clean", 2), ("test-clean", 2)):
         for who in sorted((audio / "LibriSpeech" / split).iterdir())[:count]:
-            target = out / "LibriSpeech" / split / who.name
+            target = out / split / who.name
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 for path in sorted(who.rglob("*")):  # s3prl's search does not follow linked folders

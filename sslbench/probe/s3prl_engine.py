@@ -7,6 +7,7 @@ answers are read from files; nothing is taken from its log.
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib
 import os
 import re
@@ -29,9 +30,10 @@ from sslbench.probe.files import test_split
 from sslbench.probe.plan import audio_digest, identity, make_plan
 from sslbench.probe.rundir import write_predictions
 from sslbench.probe.runner import Named, ProbeSettings, check_weights, upstream_loader
+from sslbench.probe.score import over_folds
 from sslbench.probe.submit import OwnFormat
 from sslbench.probe.task import Prediction, ProbeTask
-from sslbench.report.schema import Data, ResultRow, Search
+from sslbench.report.schema import Data, Metric, ResultRow, Search
 from sslbench.report.store import make_row, row_path
 
 RUNNER = "sslbench.integrations.s3prl.run_downstream"
@@ -49,13 +51,17 @@ class Template:
     checkpoint: str
     """The best one on dev; s3prl writes it on strict improvement only, else the newest is taken."""
     answers: str
-    """File or folder of the answers on test, in the experiment."""
+    """File or folder of the answers on test, in the experiment; `${fold}` as in the configuration."""
     config: dict[str, Any]
     """The runner's configuration with `${…}` holes."""
     needs: list[str] = field(default_factory=list)
     """Files of s3prl's git checkout that its wheel lacks."""
+    data_files: list[str] = field(default_factory=list)
+    """What s3prl reads below the data and our own engine can do without."""
     accumulate: int = 1
     """Micro-batches per update."""
+    ids: list[str] = field(default_factory=list)
+    """Pattern and replacement that turn our ids into those of its answers."""
 
 
 def run_task_s3prl(
@@ -73,8 +79,9 @@ def run_task_s3prl(
     Raises:
         SslbenchError: no template, no s3prl there, or the runner failed (with the end of its log).
     """
-    template = _template(task)
-    _check_root(root, template)
+    template = load_template(task)
+    check_root(root, template)
+    _check_data(task, template, settings.data)
     if len(settings.lrs) > 1:
         raise SslbenchError("--engine s3prl: runs one learning rate; name it with --lrs, or leave --lrs out")
     lr = settings.lrs[0] if settings.lrs else template.lr
@@ -88,12 +95,19 @@ def run_task_s3prl(
     known |= {"upstream": named.upstream, "weights": encoder.fingerprint(), "seed": settings.seed}
 
     folder = (settings.exp / f"{task.name}.s3prl").resolve()
-    filled = _filled(template.config, _values(task, template, settings, lr))
-    write_text(folder / "config.yaml", yaml.safe_dump(filled, sort_keys=False))
-    key = sha256_json([filled, known, str(ckpt), _version(root)])
-    seconds = _train_and_decode(template, named, settings, folder, root.resolve(), ckpt, key)
-    (parts,) = plan.folds.values()
-    rows = _answers(task, [plan.examples[n] for n in parts["test"]], folder / template.answers)
+    seconds = 0.0
+    rows: list[Prediction] = []
+    scores: list[dict[str, Metric]] = []
+    for fold, parts in plan.folds.items():
+        here = folder / fold
+        filled = runner_config(task, template, settings.data, lr, fold)
+        write_text(here / "config.yaml", yaml.safe_dump(filled, sort_keys=False))
+        key = sha256_json([filled, known, str(ckpt), _version(root)])
+        seconds += _train_and_decode(template, named, settings, here, root.resolve(), ckpt, key)
+        answers = here / _filled(template.answers, {"fold": fold})
+        found = _answers(task, template, [plan.examples[n] for n in parts["test"]], answers)
+        scores.append(task.metrics(found))
+        rows += found
     write_predictions(folder / "test.jsonl", rows)
     system = f"{named.system}.s3prl"
     custom = plan.test()[0].cut.custom or {}
@@ -110,7 +124,7 @@ def run_task_s3prl(
             synthetic=bool(custom.get("synthetic", False)),
             hours=sum(e.cut.duration for e in plan.test()) / 3600,
         ),
-        metrics=task.metrics(rows),
+        metrics=over_folds(scores),
         cost={"wall_s": seconds},
         search=Search(lr_grid=[lr], lr=lr, selected_on="dev"),
         artifacts={
@@ -123,12 +137,13 @@ def run_task_s3prl(
     )
 
 
-def _template(task: ProbeTask) -> Template:
+def load_template(task: ProbeTask) -> Template:
+    """A task's `s3prl.yaml`. Raises `SslbenchError` naming the tasks that have one."""
     path = task.config_path.with_name("s3prl.yaml")
     if not path.is_file():
         raise SslbenchError(
             f"{task.name}: --engine s3prl does not know this task, but {', '.join(engine_tasks())}; "
-            f"write {path} (see another task's)"
+            f"leave --engine out, or write {path} (see another task's)"
         )
     return configs.build(Template, read_yaml(path), str(path))
 
@@ -139,7 +154,8 @@ def engine_tasks() -> list[str]:
     return sorted(path.parent.name for path in Path(package).glob("*/s3prl.yaml"))
 
 
-def _check_root(root: Path, template: Template) -> None:
+def check_root(root: Path, template: Template) -> None:
+    """Raises `SslbenchError` when the folder lacks what the template needs of s3prl."""
     wanted = ["run_downstream.py", f"downstream/{template.downstream}/expert.py", *template.needs]
     missing = [name for name in wanted if not (root / "s3prl" / name).is_file()]
     if missing:
@@ -149,20 +165,41 @@ def _check_root(root: Path, template: Template) -> None:
         )
 
 
+def _check_data(task: ProbeTask, template: Template, data: Path) -> None:
+    missing = [name for name in template.data_files if not (data / name).exists()]
+    if missing:
+        raise SslbenchError(
+            f"{task.name}: {data}: lacks {', '.join(missing)}, which s3prl's runner reads; see "
+            f"downstream/{task.name}/README.md, or leave --engine out"
+        )
+
+
 def _version(root: Path) -> str:
     path = root / "s3prl" / "version.txt"
     return path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"
 
 
-def _values(task: ProbeTask, template: Template, settings: ProbeSettings, lr: float) -> dict[str, Any]:
+def runner_config(
+    task: ProbeTask, template: Template, data: Path, lr: float, fold: str = ""
+) -> dict[str, Any]:
+    """What s3prl's runner is given: the template filled in from the task's protocol.
+
+    Args:
+        task: of the wanted tier.
+        template: the task's.
+        data: root in the official layout.
+        lr: learning rate.
+        fold: name of the fold, for tasks with folds.
+    """
     protocol = task.protocol
-    data = settings.data.resolve()
-    return {
-        "data": str(data), "lexicon": str(data / "lexicon.txt"), "lr": lr, "steps": protocol.steps,
+    values = {
+        "data": str(data.resolve()), "lr": lr, "steps": protocol.steps, "fold": fold,
         "eval_every": min(protocol.eval_every, protocol.steps), "accumulate": template.accumulate,
         "micro_batch": max(1, protocol.batch_clips // template.accumulate),
         "head_dim": getattr(task, "dim", 0),
     }  # fmt: skip
+    filled: dict[str, Any] = _filled(template.config, values)
+    return filled
 
 
 def _filled(value: Any, values: dict[str, Any]) -> Any:
@@ -196,35 +233,74 @@ def _train_and_decode(
     train += ["-c", str(folder / "config.yaml"), "-p", str(folder)]
     if ckpt is not None:
         train += ["-k", str(ckpt.resolve())]
-    _run(train, folder, root)
+    call_runner(train, folder, root)
     best = folder / template.checkpoint
     if not best.is_file():
         states = sorted(folder.glob("states-*.ckpt"), key=lambda p: int(p.stem.split("-")[1]))
         if not states:
             raise SslbenchError(f"{folder}: s3prl wrote no checkpoint; see {folder / 'train.log'}")
         best = states[-1]
-    _run(["-m", "evaluate", "-e", str(best), "-t", "test", "--device", settings.device], folder, root)
+    decode = [
+        "-m",
+        "evaluate",
+        "-e",
+        str(best),
+        "-t",
+        "test",
+        "-u",
+        named.upstream,
+        "--device",
+        settings.device,
+    ]
+    call_runner(decode, folder, root)
     seconds = time.monotonic() - started
     write_text(done, f"{key} {seconds:.3f}\n")
     return seconds
 
 
-def _run(words: list[str], folder: Path, root: Path) -> None:
-    """One call of the runner, its output in `<mode>.log`."""
+def call_runner(words: list[str], folder: Path, root: Path) -> Path:
+    """One call of s3prl's runner.
+
+    Args:
+        words: its arguments, `-m MODE` first.
+        folder: of the experiment.
+        root: folder that holds s3prl's package.
+
+    Returns:
+        Its output, `<mode>.log` in the folder.
+
+    Raises:
+        SslbenchError: it failed (with the end of its output).
+    """
     log = folder / f"{words[1]}.log"
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
     command = [sys.executable, "-m", RUNNER, *words]
+    places = {"PYTHONPATH": str(root), "LD_LIBRARY_PATH": str(_sox_folder(folder))}
+    env = {name: os.pathsep.join(filter(None, [new, os.environ.get(name)])) for name, new in places.items()}
     with log.open("w", encoding="utf-8") as stream:
         status = subprocess.run(
-            command, cwd=root / "s3prl", env={**os.environ, "PYTHONPATH": path},
+            command, cwd=root / "s3prl", env={**os.environ, **env},
             stdout=stream, stderr=subprocess.STDOUT, check=False,
         ).returncode  # fmt: skip
     if status:
         tail = " | ".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:])
         raise SslbenchError(f"{log}: s3prl's runner failed ({status}): {tail}")
+    return log
 
 
-def _answers(task: ProbeTask, examples: Sequence[Any], path: Path) -> list[Prediction]:
+def _sox_folder(folder: Path) -> Path:
+    """A folder with libsox under the unversioned name by which torchaudio looks for it (KS reads by sox);
+    distributions have that name in their development packages only."""
+    link = folder / "lib" / "libsox.so"
+    if not link.parent.is_dir():
+        link.parent.mkdir()
+        library = ctypes.util.find_library("sox")
+        for found in Path("/usr/lib").rglob(library) if library else ():
+            link.symlink_to(found)
+            break
+    return link.parent
+
+
+def _answers(task: ProbeTask, template: Template, examples: Sequence[Any], path: Path) -> list[Prediction]:
     """Our references with its answers. Raises `SslbenchError` when it left a clip out."""
     rows = task.predictions("test", examples, [""] * len(examples))
     if isinstance(task, OwnFormat):
@@ -234,7 +310,9 @@ def _answers(task: ProbeTask, examples: Sequence[Any], path: Path) -> list[Predi
         comma = path.suffix == ".csv"  # a table of labels, which our rows join by ", "
         pairs = [line.partition("," if comma else " ") for line in lines]
         answers = {name: text.replace(",", ", ") if comma else text for name, _, text in pairs}
-    missing = [row.id for row in rows if row.id not in answers]
+    pattern, replacement = template.ids or ("", "")
+    theirs = {row.id: re.sub(pattern, replacement, row.id) for row in rows}
+    missing = [row.id for row in rows if theirs[row.id] not in answers]
     if missing:
         raise SslbenchError(f"{path}: lacks {len(missing)} of {len(rows)} clips, first {missing[0]}")
-    return [replace(row, hyp=answers[row.id]) for row in rows]
+    return [replace(row, hyp=answers[theirs[row.id]]) for row in rows]

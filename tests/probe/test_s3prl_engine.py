@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from official_layouts import fluent_commands
+from official_layouts import fluent_commands, iemocap, speech_commands
 
 from sslbench.cli import main
 from sslbench.errors import SslbenchError
-from sslbench.probe.s3prl_engine import Template, _check_root, _filled, engine_tasks
+from sslbench.probe.s3prl_engine import Template, _filled, check_root, engine_tasks
 from sslbench.probe.task import ProbeTask, load_task
 from sslbench.report import store
+
+STEPS = 40
 
 
 def conversations(root: Path) -> Path:
@@ -90,9 +94,45 @@ def test_both_engines_are_in_one_table(
     assert "holds another run" in capsys.readouterr().err
 
 
+def emotions(root: Path) -> Path:
+    """Five sessions with s3prl's lists of clips, as its preprocessing writes them."""
+    iemocap(root)
+    clips: dict[str, list[dict[str, str]]] = {}
+    for session in (f"Session{n}" for n in range(1, 6)):
+        (path,) = (root / session / "dialog" / "EmoEvaluation").iterdir()
+        heard = [line.split("\t") for line in path.read_text().splitlines() if line.startswith("[")]
+        clips[session] = [
+            {
+                "path": f"{session}/sentences/wav/{words[1].rpartition('_')[0]}/{words[1]}.wav",
+                "label": words[2].replace("exc", "hap"),
+            }
+            for words in heard
+            if words[2] != "fru" and "not_there" not in words[1]
+        ]
+    for session, own in clips.items():
+        folder = root / "meta_data" / session
+        folder.mkdir(parents=True)
+        others = [clip for other in clips if other != session for clip in clips[other]]
+        for part, listed in (("train", others), ("test", own)):
+            content = {"labels": {"neu": 0, "hap": 1, "ang": 2, "sad": 3}, "meta_data": listed}
+            (folder / f"{part}_meta_data.json").write_text(json.dumps(content))
+    return root
+
+
 @pytest.mark.slow
-def test_a_table_of_answers_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """IC: three labels per clip, each row of s3prl's table one of ours. (CMVN would leave means of zero.)"""
+@pytest.mark.parametrize(
+    ("name", "layout", "folds", "clips"),
+    [
+        ("ic", fluent_commands, [""], 6),
+        ("ks", speech_commands, [""], 36),
+        ("er", emotions, ["fold2", "fold5"], 20),
+    ],
+)
+def test_answers_are_scored_as_s3prl_scores_them(
+    name: str, layout: Callable[[Path], Path], folds: list[str], clips: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Labels by clip in both engines' rows. (CMVN would leave means of zero.)"""
     spec = importlib.util.find_spec("s3prl")
     if spec is None or spec.origin is None:
         pytest.skip("s3prl is not installed")
@@ -100,28 +140,28 @@ def test_a_table_of_answers_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def shorter(name: str, tier: str) -> ProbeTask:
         task = load_task(name, tier)
-        task.protocol = replace(task.protocol, steps=400, eval_every=200, batch_clips=8)
+        task.protocol = replace(task.protocol, steps=STEPS, eval_every=STEPS, batch_clips=8)
+        found = task.folds
+        monkeypatch.setattr(task, "folds", lambda root: {fold: found(root)[fold] for fold in folds})
         return task
 
     monkeypatch.setattr("sslbench.probe.task.load_task", shorter)
-    words = [
-        "superb",
-        "run",
-        "--upstream",
-        "fbank_no_cmvn",
-        "--tasks",
-        "ic",
-        "--data",
-        str(fluent_commands(tmp_path)),
+    words = ["superb", "run", "--upstream", "fbank_no_cmvn", "--tasks", name, "--lrs", "1e-2"]
+    words += ["--data", str(layout(tmp_path / "data")), "--out", str(tmp_path / "exp")]
+    words += ["--results", str(tmp_path / "rows")]
+    assert main(words) == 0
+    assert main([*words, "--engine", "s3prl", "--s3prl-root", str(Path(spec.origin).parent.parent)]) == 0
+    rows = {row.system: row for row in store.load_all(tmp_path / "rows")}
+    ours, theirs = rows["fbank_no_cmvn"], rows["fbank_no_cmvn.s3prl"]
+    assert ours.data == theirs.data
+    assert ours.metrics["acc"].n == theirs.metrics["acc"].n == clips
+    assert ours.metrics["acc"].value > 60  # every label has its tone
+    assert theirs.metrics["acc"].value > 60
+    logs = [
+        (tmp_path / "exp" / f"{name}.s3prl" / fold / "log.log").read_text().splitlines() for fold in folds
     ]
-    words += ["--out", str(tmp_path / "exp"), "--results", str(tmp_path / "rows"), "--lrs", "1e-2"]
-    root = str(Path(spec.origin).parent.parent)
-    assert main([*words, "--engine", "s3prl", "--s3prl-root", root]) == 0
-    (row,) = store.load_all(tmp_path / "rows")
-    assert (row.system, row.metrics["acc"].n) == ("fbank_no_cmvn.s3prl", 6)
-    assert row.metrics["acc"].value > 60  # three intents in three tones
-    log = (tmp_path / "exp" / "ic.s3prl" / "log.log").read_text().splitlines()
-    assert 100 * float(log[-1].split(": ")[1]) == pytest.approx(row.metrics["acc"].value, abs=1e-3)
+    theirs_say = sum(float(log[-1].split(": ")[1]) for log in logs) / len(folds)
+    assert theirs.metrics["acc"].value == pytest.approx(100 * theirs_say, abs=1e-3)
 
 
 def test_the_help_names_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,12 +173,20 @@ def test_the_help_names_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_roots_and_tasks_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     template = Template("ctc", 1e-2, "dev-best.ckpt", "test-hyp.ark", {}, ["downstream/ctc/corpus/x.py"])
     with pytest.raises(SslbenchError, match=r"lacks s3prl/run_downstream.py, .*git clone"):
-        _check_root(tmp_path, template)
+        check_root(tmp_path, template)
+    complete = tmp_path / "clone"
+    for file in ("run_downstream.py", "downstream/emotion/expert.py"):
+        (complete / "s3prl" / file).parent.mkdir(parents=True, exist_ok=True)
+        (complete / "s3prl" / file).touch()
     words = ["superb", "run", "--upstream", "fbank", "--data", str(tmp_path), "--out", str(tmp_path)]
     words += ["--results", str(tmp_path), "--engine", "s3prl"]
     for more, complaint in (
-        (["--tasks", "qbe", "--s3prl-root", str(tmp_path)], "does not know this task, but ic, pr, sd; write"),
+        (
+            ["--tasks", "qbe", "--s3prl-root", str(tmp_path)],
+            "does not know this task, but er, ic, ks, pr, sd, sid; leave",
+        ),
         (["--tasks", "sd"], "--s3prl_root"),
+        (["--tasks", "er", "--s3prl-root", str(complete)], "lacks meta_data, which s3prl's runner reads"),
     ):
         assert main([*words, *more]) == 2
         assert complaint in capsys.readouterr().err
