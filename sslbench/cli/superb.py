@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--shard", type=int, default=0, help="which of them to run, from 0")
     run.add_argument(
         "--engine", choices=["sslbench", "s3prl"], default="sslbench",
-        help="s3prl: its runner on official layouts (tasks er, ic, ks, pr, sd, sid), one lr, row SYSTEM.s3prl",
+        help="s3prl: its runner, official layouts (tasks er, ic, ks, pr, sd, sid), one lr; row SYSTEM.s3prl",
     )  # fmt: skip
     run.add_argument("--s3prl_root", type=Path, help="git checkout of s3prl for its engine")
     check = actions.add_parser("check", help="say what a task's data lacks; exit 1 when it does", **shape)
