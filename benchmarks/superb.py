@@ -54,9 +54,7 @@ def main() -> None:
         type=Path,
         help="a checkout of s3prl instead of the installed one, for PR (the wheel lacks ctc/corpus)",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="work folder: corpus, copies, logs, result.json"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="work folder: corpus, logs, result.json")
     parser.add_argument("--upstream", default="hubert_k2ssl_tiny", help="a registered name")
     parser.add_argument("--tasks", default="ks,ic,er,sid,pr")
     parser.add_argument("--scale", type=float, default=1.0, help="times the default number of steps")
