@@ -240,18 +240,8 @@ def _train_and_decode(
         if not states:
             raise SslbenchError(f"{folder}: s3prl wrote no checkpoint; see {folder / 'train.log'}")
         best = states[-1]
-    decode = [
-        "-m",
-        "evaluate",
-        "-e",
-        str(best),
-        "-t",
-        "test",
-        "-u",
-        named.upstream,
-        "--device",
-        settings.device,
-    ]
+    decode = ["-m", "evaluate", "-e", str(best), "-t", "test"]
+    decode += ["-u", named.upstream, "--device", settings.device]
     call_runner(decode, folder, root)
     seconds = time.monotonic() - started
     write_text(done, f"{key} {seconds:.3f}\n")
@@ -291,8 +281,8 @@ def _sox_folder(folder: Path) -> Path:
     """A folder with libsox under the unversioned name by which torchaudio looks for it (KS reads by sox);
     distributions have that name in their development packages only."""
     link = folder / "lib" / "libsox.so"
-    if not link.parent.is_dir():
-        link.parent.mkdir()
+    if not link.is_symlink():
+        link.parent.mkdir(exist_ok=True)
         library = ctypes.util.find_library("sox")
         for found in Path("/usr/lib").rglob(library) if library else ():
             link.symlink_to(found)
