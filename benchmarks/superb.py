@@ -5,8 +5,9 @@ Both evaluate dev and test at the last step and choose the learning rate on dev.
 the measured runs as a whole, of the same without starting a process, and what both cost at the official
 number of steps, from the measured seconds per step (extrapolated, and printed as such).
 
-The steps make both sides work: s3prl's runner goes through the corpus some ten times per learning rate, where
-the protocol does a hundred times. About 25 minutes on two cores; `--scale 0.3` does a third of the steps.
+The steps make both sides work: enough passes through the corpus that starting Python is no longer most of our
+time, and still a small part of the protocol's. About an hour on two quiet cores; `--scale 0.1` does a tenth of
+the steps, `--s3prl_seeds 1` leaves out the spread of s3prl's side.
 
     python benchmarks/superb.py --s3prl_root s3prl --out /tmp/bench
 """
@@ -28,7 +29,7 @@ from sslbench.io import write_json, write_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-STEPS = {"ks": 150, "ic": 150, "er": 80, "sid": 100, "pr": 30}
+STEPS = {"ks": 1200, "ic": 400, "er": 300, "sid": 400, "pr": 64}
 GRID = "1e-1,1e-2,1e-3,1e-4,1e-5"
 
 
