@@ -40,8 +40,10 @@ def main(argv: list[str]) -> None:
         help="whose scores (default: the transducer's where there is one)",
     )  # fmt: skip
     parser.add_argument(
-        "--beam", type=int, default=1, help="hypotheses kept (default: 1, greedy; with --lm 50)"
-    )
+        "--beam", type=int, default=1,
+        help="hypotheses kept (default: 1, greedy; with --lm 50, by flashlight only). Of a transducer, beam "
+        "search takes at most one symbol per frame, greedy search up to ten",
+    )  # fmt: skip
     parser.add_argument("--lm", metavar="ARPA", help="word n-gram model for CTC, from 'sslbench lm' or KenLM")
     parser.add_argument(
         "--lm_weight", type=float, default=1.5, help="of its log-probabilities (default: 1.5)"

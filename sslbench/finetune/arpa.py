@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from sslbench.errors import SslbenchError
 Ngram = tuple[str, ...]
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 NEVER_LOG10 = -99.0  # ARPA's zero: <s> is never predicted
+KENLM = b"mmap lm http://kheafield.com/code"  # begins what its build_binary writes
 
 
 class KneserNey:
@@ -152,18 +154,35 @@ def _lines(path: Path | str) -> Iterator[tuple[Ngram, tuple[float, float]]]:
     if not path.is_file():
         raise SslbenchError(f"{path}: no such language model; 'sslbench lm' makes one from text")
     n = 0
-    with opened(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if line.startswith("\\") and line.strip().endswith("-grams:"):
-                n += 1
-            elif n and line.strip() and not line.startswith("\\"):
-                fields = line.split()
-                if len(fields) not in (n + 1, n + 2):
-                    raise SslbenchError(f"{path}:{number}: expected a probability, {n} words and a back-off")
-                backoff = float(fields[n + 1]) if len(fields) == n + 2 else 0.0
-                yield tuple(fields[1 : n + 1]), (float(fields[0]), backoff)
+    try:
+        with opened(path) as stream:
+            for number, line in enumerate(stream, 1):
+                if line.startswith("\\") and line.strip().endswith("-grams:"):
+                    n += 1
+                elif n and line.strip() and not line.startswith("\\"):
+                    yield _gram(line.split(), n, f"{path}:{number}")
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SslbenchError(
+            f"{path}: is no ARPA text file, plain or .gz ({_kind(path, error)}); 'sslbench lm' and "
+            "KenLM's lmplz make one"
+        ) from None
     if not n:
         raise SslbenchError(f"{path}: is no ARPA file (it has no \\1-grams section)")
+
+
+def _gram(fields: list[str], n: int, where: str) -> tuple[Ngram, tuple[float, float]]:
+    try:
+        if len(fields) not in (n + 1, n + 2):
+            raise ValueError
+        backoff = float(fields[n + 1]) if len(fields) == n + 2 else 0.0
+        return tuple(fields[1 : n + 1]), (float(fields[0]), backoff)
+    except ValueError:
+        raise SslbenchError(f"{where}: expected a probability, {n} words and a back-off") from None
+
+
+def _kind(path: Path, error: Exception) -> str:
+    with path.open("rb") as stream:
+        return "a KenLM binary" if stream.read(len(KENLM)) == KENLM else str(error)
 
 
 def opened(path: Path) -> TextIO:

@@ -133,12 +133,15 @@ def one_per_frame(model: Transducer, frames: torch.Tensor, symbols: list[int]) -
 
 
 @torch.no_grad()
-def test_transducer_beam_is_no_worse_than_greedy() -> None:
+def test_transducer_beam_is_no_worse_than_greedy_of_one_symbol_per_frame() -> None:
     model, frames = head(), torch.randn(8, 10, 6)
     lens = torch.full((8,), 10)
     first, second = transducer.greedy(model, frames, lens, 1), transducer.beam(model, frames, lens, 8)
     losses = [[float(loss(model, frames[i], found[i])) for i in range(8)] for found in (first, second)]
     assert sum(losses[1]) < sum(losses[0])
+    ones = torch.ones(8, dtype=torch.long)  # more symbols in a frame are for greedy search only
+    assert max(map(len, transducer.greedy(model, frames, ones))) > 1
+    assert max(map(len, transducer.beam(model, frames, ones, 8))) == 1
 
 
 def loss(model: Transducer, frames: torch.Tensor, symbols: list[int]) -> torch.Tensor:
@@ -228,20 +231,21 @@ def test_language_model_decides_between_words(tmp_path: Path, unit: str) -> None
     path = tmp_path / "lm.arpa"
     path.write_text("\n".join(KneserNey(["THE CAT SAT", "THE CAT SAT", "THE CAB RAN"], 3).arpa()) + "\n")
     vocab = CharVocab.from_texts(["THE CAT SAB RN"]) if unit == "char" else bpe()
-    place = vocab.encode("THE CA").__len__() if unit == "char" else None
-    log_probs = spoken(vocab, "THE CAT SAT", {place: vocab.symbols.index("B")} if place else {})
+    said, other = vocab.encode("THE CAT SAT"), vocab.encode("THE CAB SAT")
+    (place,) = (n for n, (a, b) in enumerate(zip(said, other, strict=True)) if a != b)
+    log_probs = spoken(vocab, "THE CAT SAT", {place: other[place]})
     lens = torch.tensor([log_probs.shape[1]])
     packed = tmp_path / "lm.arpa.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     for arpa in (path, packed):
         assert NgramDecoder(vocab, arpa, 20, 1.0, 0.0)(log_probs, lens) == ["THE CAT SAT"]
-    if place:  # positive control: without the model the other word wins
-        assert vocab.decode(ctc.beam(log_probs, lens, 8)[0]) == "THE CAB SAT"
+    # positive control: without the model the other word wins
+    assert vocab.decode(ctc.beam(log_probs, lens, 8)[0]) == "THE CAB SAT"
 
 
 def bpe() -> BpeVocab:
     pytest.importorskip("sentencepiece")
-    return BpeVocab.from_texts([*TEXTS, "THE CAB RAN"], 30)
+    return BpeVocab.from_texts(["THE CAT SAT", "THE CAB RAN"] * 4, 24)  # CAT and CAB are pieces
 
 
 def test_language_model_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +254,16 @@ def test_language_model_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_arpa(path)
     path.write_text("hello\n")
     with pytest.raises(SslbenchError, match="is no ARPA file"):
+        read_arpa(path)
+    path.write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(range(256)))
+    with pytest.raises(SslbenchError, match=r"no ARPA text file, plain or \.gz \(a KenLM binary\)"):
+        read_arpa(path)
+    packed = tmp_path / "x.arpa.gz"
+    packed.write_bytes(gzip.compress("\n".join(KneserNey(TEXTS, 3).arpa()).encode())[:-50])
+    with pytest.raises(SslbenchError, match="no ARPA text file"):
+        read_arpa(packed)
+    path.write_text("\\1-grams:\n-1.0\tTHE\n-1,0\tCAT\n")
+    with pytest.raises(SslbenchError, match=r"x\.arpa:3: expected a probability, 1 words"):
         read_arpa(path)
     with pytest.raises(SslbenchError, match="not phones"):
         NgramDecoder(PhoneVocab.from_texts(["AH"]), path, 5, 1.0, 0.0)
@@ -262,5 +276,9 @@ def test_language_model_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     settings = DecodeSettings(lm=str(path), lm_weight=0.0, lm_search="k2")
     with pytest.raises(SslbenchError, match="lm_weight must be above 0"):
         make_search(model, vocab, settings)
+    for ignored in ({"beam": 4}, {"word_score": -1.0}):
+        settings = DecodeSettings(lm=str(path), lm_search="k2", **ignored)
+        with pytest.raises(SslbenchError, match="--beam and --word_score are flashlight's"):
+            make_search(model, vocab, settings)
     with pytest.raises(SslbenchError, match="holds no words"):
         KneserNey(["", " "], 2)

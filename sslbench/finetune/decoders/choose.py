@@ -29,7 +29,7 @@ class DecodeSettings:
     by: Literal["auto", "ctc", "transducer"] = "auto"
     """Which scores: `auto` is the transducer where there is one."""
     beam: int = 1
-    """Hypotheses kept; 1 is greedy search."""
+    """Hypotheses kept; 1 is greedy search, and with a language model the search's own width."""
     lm: str | None = None
     """ARPA file of words, for CTC."""
     lm_weight: float = 1.5
@@ -92,6 +92,11 @@ def _graph(head: Head, vocab: Vocab, settings: DecodeSettings) -> tuple[str, Sea
 
     if settings.lm_weight <= 0:
         raise SslbenchError("decode: --lm_weight must be above 0 with --lm_search k2")
+    if settings.beam != 1 or settings.word_score:
+        raise SslbenchError(
+            "decode: --beam and --word_score are flashlight's, and k2 would search here; leave them out, or "
+            "install flashlight: pip install 'sslbench[lm]'"
+        )
     grams = read_arpa(str(settings.lm))
     closes = SPACE in vocab.symbols
     number = {symbol: place for place, symbol in enumerate(vocab.symbols)}

@@ -3,7 +3,8 @@
 The latter is icefall's "modified beam search" (`modified_beam_search` there): hypotheses stay in step with
 the frames, and those that spell the same symbols are one, their probabilities added. At the end the highest
 log-probability per symbol wins, the blanks of the first context counted (icefall's
-`get_most_probable(length_norm=True)`).
+`get_most_probable(length_norm=True)`). What a recurrent encoder holds back and emits in one frame, only
+greedy search can follow.
 """
 
 from __future__ import annotations
