@@ -48,7 +48,6 @@ def row_options(
     tier: str,
     evaluation: str,
     upstream: str | None = None,
-    seed: int | None = None,
 ) -> RowOptions | None:
     """The row's options; None when no row is wanted. Raises `SslbenchError` when only half is given."""
     from sslbench.errors import SslbenchError
@@ -56,4 +55,4 @@ def row_options(
 
     if bool(system) != bool(results):
         raise SslbenchError("a row needs both --system LABEL and --results DIR")
-    return RowOptions(system, results, tier, upstream, evaluation, seed) if system and results else None
+    return RowOptions(system, results, tier, upstream, evaluation) if system and results else None

@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   sslbench score data/test-clean.jsonl.gz exp/asr/hyp/test-clean.jsonl
   sslbench score ref.trn hyp.trn --normaliser words --errors errors.txt
   sslbench score data/test-clean.jsonl.gz exp/a/hyp.jsonl --against exp/b/hyp.jsonl
-  sslbench score data/test-clean.jsonl.gz exp/phones/hyp.jsonl --unit phone
+  sslbench score ref-phones.trn hyp-phones.trn --unit phone
   sslbench score data/test-clean.jsonl.gz exp/asr/hyp/test-clean.jsonl \\
       --system fbank --results results --tier smoke
 """
@@ -28,15 +28,17 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument(
         "reference",
-        help="manifest (.jsonl.gz or Shar folder), .jsonl with id and text, .trn, or Kaldi text",
+        help="manifest (.jsonl.gz or Shar folder), .jsonl with id and text, .trn, or Kaldi text; "
+        "for a row, the manifest that was transcribed",
     )
     parser.add_argument("hypotheses", help="in any of the same forms")
     parser.add_argument(
         "--errors", metavar="FILE", help="breakdowns and aligned errors (default: beside HYP, as .errors.txt)"
     )
     parser.add_argument(
-        "--unit", choices=("word", "phone"), default="word",
-        help="phone: the reference is a manifest's phones, the score PER (default: word)",
+        "--unit", choices=("word", "phone"),
+        help="phone: the reference is a manifest's phones, the score PER (default: what 'sslbench decode' "
+        "transcribed in, else word)",
     )  # fmt: skip
     parser.add_argument(
         "--counts", choices=("levenshtein", "sclite"), default="levenshtein",
@@ -51,12 +53,14 @@ def main(argv: list[str]) -> None:
         "(default for phones)",
     )  # fmt: skip
     parser.add_argument("--upstream", help="checked against the one that the hypotheses were made with")
-    parser.add_argument("--seed", type=int, default=None, help="of the intervals (default: the run's)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the intervals' and the paired test's draws (default: 0)"
+    )
     add_row_arguments(parser)
     args = parser.parse_args(argv)
 
     from sslbench.finetune.evaluate import ScoreOptions, score_files
 
-    how = ScoreOptions(args.normaliser, args.unit, args.counts, args.errors, args.against)
-    row = row_options(args.system, args.results, args.tier, args.evaluation, args.upstream, args.seed)
+    how = ScoreOptions(args.normaliser, args.unit, args.counts, args.errors, args.against, args.seed)
+    row = row_options(args.system, args.results, args.tier, args.evaluation, args.upstream)
     score_files(args.reference, args.hypotheses, how, row)

@@ -49,16 +49,18 @@ def summary(scored: Score) -> str:
             f"  {counts.errors} / {counts.ref} {units}  ({kinds})"
         )
     wrong = sum(utterance.words.errors > 0 for utterance in scored.utterances)
-    over = "speakers" if scored.groups() else "utterances"
+    over = "speakers" if len(set(scored.groups() or [])) > 1 else "utterances"
     lines.append(
         f"{len(scored.utterances)} utterances, {wrong} with errors; 95 % intervals over {over}, "
         f"normaliser '{scored.normaliser}', counts '{scored.counting}'"
     )
-    if scored.missing:
-        lines.append(
-            f"{len(scored.missing)} utterances without a hypothesis count as empty, first {scored.missing[0]}"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *missing(scored)])
+
+
+def missing(scored: Score) -> list[str]:
+    """The line about utterances without a hypothesis, where there are any."""
+    lost = scored.missing
+    return [f"{len(lost)} utterances without a hypothesis count as empty, first {lost[0]}"] if lost else []
 
 
 def difference(test: PairedTest, ours: str, theirs: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sslbench.data.manifests import describe
 from sslbench.errors import SslbenchError
 from sslbench.finetune.decode import meta_path
 from sslbench.finetune.scoring import Score
@@ -25,14 +26,23 @@ class RowOptions:
     tier: str = "short"
     upstream: str | None = None
     evaluation: str = "asr"
-    seed: int | None = None
 
 
-def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options: RowOptions) -> Path:
+def write_row(
+    scored: Score, reference: Path | str, hypotheses: Path | str, errors_file: Path, options: RowOptions
+) -> Path:
     """Save the row of a hypothesis file that `sslbench decode` or `sslbench espnet asr` wrote.
 
+    Args:
+        scored: the errors.
+        reference: what was scored against.
+        hypotheses: the file.
+        errors_file: the listing.
+        options: what a person says about the row.
+
     Raises:
-        SslbenchError: the facts beside the hypotheses are missing, or were made from another upstream.
+        SslbenchError: the facts beside the hypotheses are missing or say another upstream, or the reference
+            is not the manifest that was transcribed.
     """
     facts_path = meta_path(hypotheses)
     if not facts_path.is_file():
@@ -44,7 +54,7 @@ def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options:
         raise SslbenchError(
             f"score: --upstream {options.upstream}, but {hypotheses} was made with {facts['upstream']}"
         )
-    seed = facts["seed"] if options.seed is None else options.seed
+    _check_reference(reference, hypotheses, facts["data_sha256"])
     folder = row_path(options.results, options.system, options.evaluation).parent
     row = make_row(
         system=options.system,
@@ -54,7 +64,7 @@ def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options:
         weights=facts["weights"],
         weights_sha256=facts["weights_sha256"],
         data=facts["data"],
-        metrics=_metrics(scored, facts, seed),
+        metrics=_metrics(scored, facts),
         cost=_cost(facts),
         search=_search(facts),
         methods={
@@ -70,9 +80,22 @@ def write_row(scored: Score, hypotheses: Path | str, errors_file: Path, options:
             "predictions": os.path.relpath(_write_predictions(scored, hypotheses), folder),
             "experiment": os.path.relpath(facts["experiment"], folder),
         },
-        provenance=collect(facts["config_sha256"], facts["data_sha256"], seed),
+        provenance=collect(facts["config_sha256"], facts["data_sha256"], facts["seed"]),
     )
     return save(row, options.results)
+
+
+def _check_reference(reference: Path | str, hypotheses: Path | str, data_sha256: str) -> None:
+    """A row says what data its figures are of: those that were transcribed, and no other reference."""
+    try:
+        same = describe(reference).sha256 == data_sha256
+    except SslbenchError:  # any form of transcripts can be scored, but says nothing of the audio
+        same = False
+    if not same:
+        raise SslbenchError(
+            f"score: no row, since {reference} is not the manifest that {hypotheses} was made from; "
+            "score against that one, or transcribe this one"
+        )
 
 
 def _write_predictions(scored: Score, hypotheses: Path | str) -> Path:
@@ -94,14 +117,14 @@ def _write_predictions(scored: Score, hypotheses: Path | str) -> Path:
     return path
 
 
-def _metrics(scored: Score, facts: dict[str, Any], seed: int) -> dict[str, Metric]:
+def _metrics(scored: Score, facts: dict[str, Any]) -> dict[str, Metric]:
     counts = scored.total("words")
     per_word = {"sub": counts.sub, "del": counts.deleted, "ins": counts.ins}
     shares = {
         name: Metric(value=100 * number / counts.ref, unit="%", higher_is_better=False)
         for name, number in per_word.items()
     }
-    rates = {name: scored.metric(level, seed) for name, level in scored.rates().items()}
+    rates = {name: scored.metric(level) for name, level in scored.rates().items()}
     return {**rates, "rtf": Metric(value=facts["rtf"], unit="x", higher_is_better=False), **shares}
 
 

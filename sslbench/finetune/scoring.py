@@ -22,13 +22,17 @@ def _upper(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    kept = (c if c.isalnum() or c == "'" or unicodedata.combining(c) else " " for c in _upper(text))
+    kept: list[str] = []
+    for c in _upper(text).replace("\u2019", "'"):
+        kind = unicodedata.category(c)[0]  # marks are vowel signs and accents: a word does not end there
+        inside = kind in "LN" or c == "'" or (kind == "M" and kept[-1:] not in ([], [" "]))
+        kept.append(c if inside else " ")
     return "".join(kept)
 
 
 NORMALISERS: dict[str, Callable[[str], str]] = {"raw": _raw, "upper": _upper, "words": _words}
-"""`raw`: as written. `upper`: NFKC and upper case. `words`: that, and punctuation but the apostrophe becomes
-a space. White space separates words in all of them."""
+"""`raw`: as written. `upper`: NFKC and upper case. `words`: that, and what is no letter, mark, number or
+apostrophe (a curly one is made straight) becomes a space. White space separates words in all of them."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Score:
     """What the texts are made of: `word` or `phone`."""
     counting: str = "levenshtein"
     """A name in `counts.COUNTING`."""
+    seed: int = 0
+    """Of the draws behind intervals and paired tests."""
 
     def rates(self) -> dict[str, str]:
         """Metric names and the level that each is taken from, the headline first."""
@@ -70,12 +76,13 @@ class Score:
         speakers = [utterance.speaker for utterance in self.utterances]
         return None if None in speakers else [str(speaker) for speaker in speakers]
 
-    def metric(self, level: str, seed: int = 0) -> Metric:
-        """The error rate in percent with its 95 % interval over speakers, or utterances when unknown."""
+    def metric(self, level: str) -> Metric:
+        """The error rate in percent with its 95 % interval, over speakers where at least two are known, else
+        over utterances."""
         counts = [getattr(utterance, level) for utterance in self.utterances]
         value = 100 * self.total(level).rate
         low, high = bootstrap_ratio(
-            [count.errors for count in counts], [count.ref for count in counts], self.groups(), seed=seed
+            [count.errors for count in counts], [count.ref for count in counts], self.groups(), seed=self.seed
         )
         return Metric(
             value=value, unit="%", higher_is_better=False, low=100 * low, high=100 * high, n=len(counts)
@@ -88,6 +95,7 @@ def score(
     normaliser: str | None = None,
     unit: str = "word",
     counting: str = "levenshtein",
+    seed: int = 0,
 ) -> Score:
     """Compare hypotheses with references.
 
@@ -98,6 +106,7 @@ def score(
             `raw` for phones, of which some differ by case only.
         unit: `word`, or `phone` when the texts are phones.
         counting: how word errors are counted: `levenshtein` (as jiwer) or `sclite`.
+        seed: of the draws behind intervals and paired tests.
 
     Raises:
         SslbenchError: unknown normaliser or counting, or hypotheses of utterances not in the reference.
@@ -112,7 +121,7 @@ def score(
             f"score: {len(strange)} hypotheses have no reference, first {strange[0]!r}; is it the right file?"
         )
     missing = [i for i in references if i not in hypotheses]
-    scored = Score([], normaliser, missing, unit, counting)
+    scored = Score([], normaliser, missing, unit, counting, seed)
     for identifier, reference in references.items():
         found = hypotheses.get(identifier)
         said = NORMALISERS[normaliser](reference.text).split()
@@ -123,8 +132,8 @@ def score(
     return scored
 
 
-def compare(ours: Score, theirs: Score, seed: int = 0) -> PairedTest:
-    """Whether two systems' error rates on the same utterances differ (speakers drawn whole where known).
+def compare(ours: Score, theirs: Score) -> PairedTest:
+    """Whether two systems' error rates on the same utterances differ (drawn as for our intervals).
 
     Raises:
         SslbenchError: they were scored on different references.
@@ -137,5 +146,5 @@ def compare(ours: Score, theirs: Score, seed: int = 0) -> PairedTest:
         [u.words.errors for u in theirs.utterances],
         [u.words.ref for u in ours.utterances],
         ours.groups(),
-        seed=seed,
+        seed=ours.seed,
     )

@@ -10,7 +10,10 @@ import pytest
 
 from sslbench.cli import main
 from sslbench.finetune.config import FinetuneConfig
+from sslbench.finetune.search import finetune
 from sslbench.io import read_json, read_jsonl, write_yaml
+
+from .conftest import write_split
 
 
 @pytest.mark.parametrize("verb", ["finetune", "decode", "score"])
@@ -54,3 +57,24 @@ def test_finetune_decode_score(
     assert "transcribe with 'sslbench decode'" in capsys.readouterr().err
     assert main([*command, *row]) == 2
     assert "needs --test_manifest" in capsys.readouterr().err
+
+
+def test_a_row_is_of_what_was_transcribed(
+    make_config: Callable[..., FinetuneConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(steps=1, eval_every_steps=1, seed=3)
+    finetune(config)
+    hyp, saved = str(tmp_path / "hyp.jsonl"), tmp_path / "r" / "tones" / "asr.json"
+    row = ["--system", "tones", "--results", str(tmp_path / "r"), "--seed", "7"]
+    assert main(["decode", config.exp_dir, "--manifest", config.dev_manifest, "--out", hyp]) == 0
+    corrected = write_split(tmp_path / "corrected", "dev", ["AB"] * 6)
+    (tmp_path / "text").write_text("".join(f"dev-{number} AB\n" for number in range(6)))
+    for other in (corrected, tmp_path / "text"):
+        capsys.readouterr()
+        assert main(["score", str(other), hyp, *row]) == 2
+        said = capsys.readouterr()
+        assert "WER" in said.out
+        assert "no row, since" in said.err
+        assert not saved.exists()
+    assert main(["score", config.dev_manifest, hyp, *row]) == 0
+    assert read_json(saved)["provenance"]["seed"] == 3  # the training's; 7 drew the intervals

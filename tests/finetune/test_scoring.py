@@ -11,10 +11,11 @@ import pytest
 from sslbench.data.shar import write_shar
 from sslbench.errors import SslbenchError
 from sslbench.finetune.counts import Counts, count_edits, count_edits_sclite
+from sslbench.finetune.evaluate import ScoreOptions, score_files
 from sslbench.finetune.listing import difference, length_lines, listing, speaker_lines, summary
-from sslbench.finetune.scoring import compare, score
+from sslbench.finetune.scoring import NORMALISERS, compare, score
 from sslbench.finetune.transcripts import Transcript, read_transcripts
-from sslbench.io import read_json, write_jsonl
+from sslbench.io import read_json, write_json, write_jsonl
 
 WORDS = ["A", "THE", "CAT", "KATZE", "ÄÖÜ", "日本語", "3", "27", "O'CLOCK", "🙂", "É"]
 
@@ -95,6 +96,19 @@ def test_normalisers() -> None:
         score(refs, hyps, "uper")
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("हिन्दी किताब।", ["हिन्दी", "किताब"]),  # vowel signs of combining class 0, some of them spacing
+        ("ดินสอ ที่-นี่", ["ดินสอ", "ที่", "นี่"]),
+        ("it’s 3½ — “naïve”", ["IT'S", "31", "2", "NAÏVE"]),
+        ("I ❤️ you", ["I", "YOU"]),  # a heart and a mark that asks for its colour
+    ],
+)
+def test_words_end_at_punctuation_only(text: str, found: list[str]) -> None:
+    assert NORMALISERS["words"](text).split() == found
+
+
 def test_the_same_transcripts_in_every_form(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"id": "u1", "text": "A B"}, {"id": "u2", "text": ""}])
     (tmp_path / "text").write_text("u1 A B\nu2\n")
@@ -173,6 +187,43 @@ def test_paired_test_of_two_systems() -> None:
     assert "a - b: -43.75 points" in difference(test, "a", "b")
     with pytest.raises(SslbenchError, match="different references"):
         compare(good, score(_transcripts({"0": "A"}), _transcripts({"0": "A"})))
+
+
+def test_one_seed_draws_every_interval() -> None:
+    refs, hyps = (_transcripts({str(i): pair[side] for i, pair in enumerate(_pairs(60))}) for side in (0, 1))
+    first, second = (score(refs, hyps, seed=seed) for seed in (0, 7))
+    assert first.metric("words") != second.metric("words")
+    for scored in (first, second):
+        metric = scored.metric("words")
+        assert f"[{metric.low:.2f}, {metric.high:.2f}]" in summary(scored)
+
+
+def test_one_speaker_is_no_sample_of_speakers() -> None:
+    refs = _transcripts({"u1": "A B", "u2": "C"}, {"u1": "s1", "u2": "s1"})
+    scored = score(refs, _transcripts({"u1": "A B", "u2": ""}))
+    assert "95 % intervals over utterances" in summary(scored)
+    assert len(speaker_lines(scored)) == 2
+
+
+def test_another_system_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ref.trn").write_text("A B (u1)\nC (u2)\n")
+    (tmp_path / "ours.trn").write_text("A B (u1)\nC (u2)\n")
+    (tmp_path / "theirs.trn").write_text("A B (u1)\n")
+    score_files(tmp_path / "ref.trn", tmp_path / "ours.trn", ScoreOptions(against=tmp_path / "theirs.trn"))
+    line = "theirs.trn: 1 utterances without a hypothesis count as empty, first u2"
+    assert line in capsys.readouterr().out
+    assert line in (tmp_path / "ours.trn.errors.txt").read_text()
+
+
+def test_the_unit_is_that_of_the_recognizer(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "ref.jsonl", [{"id": "u", "text": "s S t"}])
+    write_jsonl(tmp_path / "hyp.jsonl", [{"id": "u", "text": "s s t"}])
+    assert score_files(tmp_path / "ref.jsonl", tmp_path / "hyp.jsonl").total("words").errors == 0
+    write_json(tmp_path / "hyp.meta.json", {"scored": "phone"})
+    scored = score_files(tmp_path / "ref.jsonl", tmp_path / "hyp.jsonl")
+    assert (scored.unit, scored.total("words").errors) == ("phone", 1)
+    with pytest.raises(SslbenchError, match="was transcribed in phones, not in words"):
+        score_files(tmp_path / "ref.jsonl", tmp_path / "hyp.jsonl", ScoreOptions(unit="word"))
 
 
 def test_phones_have_one_rate() -> None:

@@ -46,7 +46,7 @@ def write_row(
     write_jsonl(path, [{"id": cut, "text": texts[cut]} for cut, _ in cuts if cut in texts])
     heard_s = sum(duration for cut, duration in cuts if cut in texts)
     write_json(meta_path(path), _facts(settings, out, heard_s, len(cuts) - len(texts)))
-    options = RowOptions(system, str(results), tier, settings.upstream, "asr_espnet", settings.seed)
+    options = RowOptions(system, str(results), tier, settings.upstream, "asr_espnet")
     return score_files(settings.test, path, row=options)
 
 
