@@ -28,7 +28,7 @@ class Job:
     command: list[str]
     """An sslbench command line: `["pretrain", "--config", …]`."""
     ngpu: int = 0
-    """GPUs per node, one process each; 0 runs one process on the CPU."""
+    """GPUs per node, one process each (see `one_process`); 0 runs one process on the CPU."""
     num_nodes: int = 1
     """Machines."""
     name: str = "sslbench"
@@ -39,6 +39,8 @@ class Job:
     """ssh: one per node; the first is where the processes meet."""
     sbatch_opts: str = ""
     """slurm: more lines of options, for example `--partition=gpu --time=24:00:00`."""
+    one_process: bool = False
+    """One process per node, for a command that uses all of its GPUs by itself, as ESPnet does."""
 
     def __post_init__(self) -> None:
         if self.num_nodes < 1 or self.ngpu < 0 or not self.command:
@@ -52,7 +54,7 @@ class Job:
         Args:
             meeting: HOST:PORT of the rendezvous, for several nodes.
         """
-        per_node = max(1, self.ngpu)
+        per_node = 1 if self.one_process else max(1, self.ngpu)
         if per_node * self.num_nodes == 1:
             return [sys.executable, "-m", "sslbench", *self.command]
         nodes = [f"--nnodes={self.num_nodes}", f"--nproc_per_node={per_node}"]

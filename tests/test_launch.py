@@ -47,6 +47,15 @@ def test_one_process_needs_no_torchrun_and_several_do() -> None:
     assert {"--nnodes=4", "--rdzv_endpoint=head:1"} <= set(nodes)
 
 
+def test_a_verb_that_uses_all_gpus_itself_is_started_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["launch", "--backend", "slurm", "--ngpu", "4", "--print"]
+    for more, torchrun in ((["--one_process"], False), ([], True)):
+        assert main([*words, *more, "--", "espnet", "asr", "--ngpu", "4"]) == 0
+        script = capsys.readouterr().out
+        assert "--gpus-per-node=4" in script
+        assert ("torch.distributed.run" in script) == torchrun
+
+
 def test_slurm_runs_the_script_and_passes_its_exit_code(
     cluster: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ EPILOG = """examples:
   sslbench launch --backend slurm --ngpu 8 --num_nodes 4 --sbatch_opts "--partition=gpu --time=24:00:00" \\
       --name zipformer -- pretrain --config conf/pretrain.yaml
   sslbench launch --backend ssh --hosts a,b --num_nodes 2 --ngpu 4 -- pretrain --config conf/pretrain.yaml
+  sslbench launch --backend slurm --ngpu 4 --one_process -- espnet asr --ngpu 4 --upstream zipformer_base …
   sslbench launch --backend slurm --ngpu 1 --print -- superb run --tasks pr    (only show the script)
 
 Recipes call this with the cmd_backend and launch_opts of their cmd.sh. A Slurm job is warned before its time
@@ -33,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
         "--backend", choices=["local", "slurm", "ssh"], default="local", help="where it runs (default here)"
     )
     options.add_argument("--ngpu", type=int, default=0, help="GPUs per node; 0 for the CPU (default)")
+    options.add_argument(
+        "--one_process", action="store_true", help="one process per node, which itself uses all GPUs"
+    )
     options.add_argument("--num_nodes", type=int, default=1, help="machines (default 1)")
     options.add_argument("--hosts", default="", help="ssh: comma-separated, one per node")
     options.add_argument("--sbatch_opts", default="", help="slurm: more options, in one string")
@@ -55,8 +59,9 @@ def main(argv: list[str]) -> int:
         raise SslbenchError("launch: nothing to run; put the verb after '--'")
     hosts = [host for host in chosen.hosts.split(",") if host]
     job = launch.Job(
-        words, chosen.ngpu, chosen.num_nodes, chosen.name, chosen.log_dir, hosts, chosen.sbatch_opts
-    )
+        words, chosen.ngpu, chosen.num_nodes, chosen.name, chosen.log_dir, hosts, chosen.sbatch_opts,
+        chosen.one_process,
+    )  # fmt: skip
     if not chosen.print:
         return launch.BACKENDS[chosen.backend](job)
     if chosen.backend == "slurm":
