@@ -50,7 +50,7 @@ class Recognizer(nn.Module):
         self.head = Head(self.dim, classes, self.stack, config)
         self.tuning = make_tuning(config.tune, upstream, config.peft, config.steps)
         self.spans: SpanMasker | None = None
-        if config.span_mask_prob > 0:
+        if config.span_mask_prob > 0 and has_parameters:  # filterbanks have no mask embedding
             self.spans = SpanMasker(upstream, config.span_mask_prob, config.span_mask_ms)
 
     @property
