@@ -250,7 +250,8 @@ def hold_out(splits: dict[str, list[MonoCut]], corpus: str, training: Iterable[s
     Args:
         splits: changed in place: `dev-heldout` and `test-heldout` are added.
         corpus: for the message.
-        training: names of splits that may give speakers away, of which those named `train…` do.
+        training: names of splits that may give speakers away, of which those named `train…` do. Every
+            other split named `train…` loses these speakers too.
 
     Returns:
         What was done, in words.
@@ -265,8 +266,8 @@ def hold_out(splits: dict[str, list[MonoCut]], corpus: str, training: Iterable[s
         taken = [c for cuts in parts.values() for c in cuts if _speaker(c) in speakers]
         if not taken:
             continue
-        for name, cuts in parts.items():
-            splits[name] = [c for c in cuts if _speaker(c) not in speakers]
+        for name in filter(lambda name: name.startswith("train"), splits):  # limited ones too
+            splits[name] = [c for c in splits[name] if _speaker(c) not in speakers]
         splits[f"{kind}-heldout"] = taken
         named = ", ".join(sorted(speakers))
         notes.append(

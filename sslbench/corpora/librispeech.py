@@ -22,6 +22,9 @@ arXiv:1912.07875; as torchaudio's LibriLightLimited, 10 minutes are the first of
 WHOLE = ("train-clean-100", "train-clean-360", "train-other-500")
 """What `train-960` is made of."""
 LEXICONS = ("lexicon.txt", "librispeech-lexicon.txt")
+"""One of these becomes `lexicon.txt`: ours, or OpenSLR 11's."""
+S3PRL_LEXICONS = ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
+"""SUPERB's, from s3prl's downstream/ctc/lexicon."""
 
 
 def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
@@ -30,8 +33,8 @@ def prepare(root: Path, out: Path, options: PrepareOptions) -> dict[str, Any]:
     Without any dev (test) split, some training speakers become `dev-heldout` (`test-heldout`). A speaker's
     chapters are numbered as the label `session`. The three training parts together are `train-960`.
     Libri-Light's `librispeech_finetuning`, in or beside `root` or as `root` itself, becomes `train-10min`,
-    `train-1h` and `train-10h`, each within the next. A `lexicon.txt` or `librispeech-lexicon.txt` beside the
-    splits comes along for phone recognition.
+    `train-1h` and `train-10h`, each within the next. Pronunciation lexica beside the splits come along for
+    phone recognition: s3prl's two, `lexicon.txt`, or else OpenSLR 11's.
 
     Returns:
         The content of `corpus.json`.
@@ -67,7 +70,7 @@ def prepare_parts(
         splits[part] = cuts
         skipped += bad
     report_skipped(out, corpus, total, skipped)
-    _copy_lexicon(home, out)
+    _copy_lexica(home, out)
     notes = hold_out(splits, corpus, [name for name in splits if name not in LIMITED])
     if set(WHOLE) <= splits.keys():
         splits["train-960"] = [cut for part in WHOLE for cut in splits[part]]
@@ -131,13 +134,21 @@ def _sessions(names: Iterable[str]) -> dict[str, int]:
     return {chapter: number for own in chapters.values() for number, chapter in enumerate(own)}
 
 
-def _copy_lexicon(home: Path, out: Path) -> None:
-    """Bring a pronunciation lexicon along, in OpenSLR 11's name or ours, where the user has put one."""
-    for folder in (home, home.parent):
-        for name in LEXICONS:
-            if (folder / name).is_file():
-                io.write_text(out / "lexicon.txt", (folder / name).read_text(encoding="utf-8"))
-                return
+def _copy_lexica(home: Path, out: Path) -> None:
+    """Bring the pronunciation lexica along that the user has put beside the splits or above them.
+
+    OpenSLR 11's stands back where s3prl's are: SUPERB takes its pronunciations from those.
+    """
+    found = {name: _beside(home, name) for name in S3PRL_LEXICONS}
+    names = LEXICONS[:1] if any(found.values()) else LEXICONS
+    found["lexicon.txt"] = next(filter(None, (_beside(home, name) for name in names)), None)
+    for name, path in found.items():
+        if path is not None:
+            io.write_text(out / name, path.read_text(encoding="utf-8"))
+
+
+def _beside(home: Path, name: str) -> Path | None:
+    return next((folder / name for folder in (home, home.parent) if (folder / name).is_file()), None)
 
 
 def _unlike_lhotse(part: Path, name: str, text: str) -> str:

@@ -142,3 +142,22 @@ def test_limited_supervision_beside_the_official_splits(tmp_path: Path) -> None:
     (chapter / "84-1.trans.txt").write_text("84-1-0000 MORE WORDS\n")
     facts = librispeech.prepare(tmp_path, tmp_path / "out", OPTIONS)
     assert set(facts["splits"]) == {"dev-clean", "train-10min", "train-1h", "train-10h"}
+
+
+def test_held_out_speakers_leave_the_limited_splits_too(tmp_path: Path) -> None:
+    limited_tree(tmp_path)
+    for speaker in range(1001, 1015):  # all of the limited splits' speakers, in another chapter
+        chapter = tmp_path / "LibriSpeech" / "train-clean-100" / str(speaker) / "6"
+        chapter.mkdir(parents=True)
+        noise = np.random.default_rng(speaker).standard_normal(8_000) * 0.1
+        soundfile.write(chapter / f"{speaker}-6-0000.flac", noise, 16_000)
+        (chapter / f"{speaker}-6.trans.txt").write_text(f"{speaker}-6-0000 OTHER WORDS\n")
+    facts = librispeech.prepare(tmp_path, tmp_path / "out", OPTIONS)
+    people = {
+        name: {cut.supervisions[0].speaker for cut in open_manifest(tmp_path / "out" / f"{name}.jsonl.gz")}
+        for name in facts["splits"]
+    }
+    held = people["dev-heldout"] | people["test-heldout"]
+    assert len(people["dev-heldout"]) + len(people["test-heldout"]) == len(held) >= 4
+    assert people["train-10h"] == people["train-clean-100"] == set(map(str, range(1001, 1015))) - held
+    assert people["train-1h"] <= people["train-10h"]

@@ -83,6 +83,13 @@ def test_chapters_are_sessions_and_a_lexicon_comes_along(home: Path, tmp_path: P
     sessions = {name: cut.supervisions[0].custom["session"] for name, cut in cuts.items()}
     assert (sessions["100-7-0000"], sessions["100-9-0000"], sessions["101-7-0000"]) == (0, 1, 0)
     assert (tmp_path / "out" / "lexicon.txt").read_text() == "WORD\tW ER1 D\n"
+    s3prls = ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
+    for name in s3prls:
+        (home.parent / name).write_text(f"{name}\tW\n")
+    librispeech.prepare(home, tmp_path / "all", OPTIONS)
+    for name in s3prls:
+        assert (tmp_path / "all" / name).read_text() == f"{name}\tW\n"
+    assert not (tmp_path / "all" / "lexicon.txt").exists(), "OpenSLR's would come before s3prl's"
 
 
 def test_missing_dev_and_test_come_from_other_speakers(
