@@ -7,7 +7,8 @@ from pathlib import Path
 from lhotse.cut import Cut
 
 from sslbench.downstream.sid.data import official_parts, pooled_cuts, split_speakers
-from sslbench.probe.files import is_prepared
+from sslbench.errors import SslbenchError
+from sslbench.probe.files import EXACT, is_prepared
 from sslbench.probe.task import Example, Parts
 from sslbench.probe.utterance import UtteranceTask
 
@@ -20,6 +21,11 @@ class Task(UtteranceTask):
 
     def prepare(self, root: Path) -> Parts:
         if is_prepared(root):
+            if self.settings[EXACT]:
+                raise SslbenchError(
+                    f"sid: {root}: tier 'full' takes no other split than VoxCeleb1's, in its official "
+                    "layout (--roots sid=VOXCELEB1); or use --tier short"
+                )
             parts = split_speakers(pooled_cuts(root, self.settings["pool"]))
         else:
             parts = official_parts(root)

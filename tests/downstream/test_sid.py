@@ -55,6 +55,13 @@ def test_a_corpus_of_one_speaker_is_refused(tmp_path: Path) -> None:
         split_speakers(cuts)
 
 
+def test_full_takes_voxceleb1s_split_only(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, speakers=2, per_session=1)
+    assert Task("short").prepare(corpus)["test"]
+    with pytest.raises(SslbenchError, match=r"takes no other split than VoxCeleb1's.*--tier short"):
+        Task("full").prepare(corpus)
+
+
 def test_head_and_loss_equal_s3prls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("s3prl")
     module = pytest.importorskip("s3prl.downstream.voxceleb1.expert")
