@@ -102,8 +102,9 @@ class AdaLora(Lora):
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore them."""
         allocator, config = self.tuner[0].rankallocator, self.tuner[0].peft_config[ADAPTER]
+        places = {name: parameter.device for name, parameter in self.tuner[0].model.named_parameters()}
         for name in SENSITIVITIES:
-            setattr(allocator, name, dict(state[name]))
+            setattr(allocator, name, {key: value.to(places[key]) for key, value in state[name].items()})
         config.rank_pattern = state["rank_pattern"]
 
 
