@@ -11,6 +11,10 @@ from sslbench.finetune.shapes import TransducerShape
 from sslbench.train.settings import LoopSettings
 
 MOST_BAD_UPDATES = 10  # in a row; a clip that CTC cannot align must not end a run
+LEAST = {
+    "steps": 1, "accum": 1, "eval_every_steps": 1, "log_every_steps": 1, "num_workers": 0, "time_masks": 0,
+    "feature_masks": 0,
+}  # fmt: skip
 
 
 @dataclass
@@ -127,11 +131,11 @@ class FinetuneConfig:
     log_every_steps: int = 10
     """A line in `log.jsonl` every so many steps."""
     keep_checkpoints: int = 2
-    """Newest checkpoints kept, beside the best one."""
+    """Newest checkpoints kept, beside the best one; at least 2."""
     max_skipped_share: float = 0.05
     """Unreadable or too short clips above this share end the run."""
     cache_limit_gib: float = 20.0
-    """Frozen features larger than this are computed anew each epoch instead of kept on disk."""
+    """Frozen features are kept on disk in half precision; above this size they are computed each epoch."""
     num_workers: int = 0
     """Audio reading processes."""
     tensorboard: bool = False
@@ -159,36 +163,37 @@ class FinetuneConfig:
 
     def check(self) -> None:
         """Raise `SslbenchError` for settings that cannot work."""
-        problems = [
-            f"{name} is missing" for name in ("train_manifest", "dev_manifest") if not getattr(self, name)
-        ]
-        if (
-            self.steps < 1
-            or self.eval_every_steps < 1
-            or self.log_every_steps < 1
-            or self.keep_checkpoints < 1
-            or self.accum < 1
-        ):
-            problems.append(
-                "steps, eval_every_steps, log_every_steps, keep_checkpoints and accum must be at least 1"
-            )
-        if self.span_mask_prob > 0 and self.tune in ("frozen", "ladder"):
-            problems.append(
-                "span_mask_prob masks inside an upstream that learns; with kept features use time_masks"
-            )
-        if self.tune == "full" and self.upstream_freeze_steps >= self.steps:
-            problems.append(
+        needed = ("train_manifest", "dev_manifest")
+        rules: list[tuple[bool, str]] = [
+            *((bool(getattr(self, name)), f"{name} is missing") for name in needed),
+            *((getattr(self, name) >= n, f"{name} must be at least {n}") for name, n in LEAST.items()),
+            (
+                self.keep_checkpoints >= 2,
+                "keep_checkpoints must be at least 2: a damaged newest checkpoint needs one before it",
+            ),
+            (self.max_duration_s > 0, "max_duration_s must be above 0"),
+            (0 <= self.dropout < 1, "dropout must be in [0, 1)"),
+            (0 <= self.warmup_share < 1, "warmup_share must be in [0, 1)"),
+            (0 < self.layer_lr_decay <= 1, "layer_lr_decay must be in (0, 1]"),
+            (
+                self.head != "blstm" or min(self.projection_dim, self.blstm_layers, self.blstm_dim) >= 1,
+                "the blstm head needs projection_dim, blstm_layers and blstm_dim of at least 1",
+            ),
+            (
+                self.span_mask_prob <= 0 or self.tune not in ("frozen", "ladder"),
+                "span_mask_prob masks inside an upstream that learns; with kept features use time_masks",
+            ),
+            (
+                self.tune != "full" or self.upstream_freeze_steps < self.steps,
                 f"upstream_freeze_steps is {self.upstream_freeze_steps} and steps {self.steps}, so the "
-                "upstream would never learn: lower the first, raise the second, or choose tune: frozen"
-            )
-        if self.tune in ("conv_adapter", "ladder") and self.peft.kernel % 2 == 0:
-            problems.append(f"peft.kernel {self.peft.kernel} is even: a convolution needs a middle frame")
-        if not 0 < self.layer_lr_decay <= 1:
-            problems.append("layer_lr_decay must be in (0, 1]")
-        if self.head == "blstm" and self.projection_dim < 1:
-            problems.append("the blstm head needs projection_dim of at least 1")
-        if not 0 <= self.warmup_share < 1:
-            problems.append("warmup_share must be in [0, 1)")
+                "upstream would never learn: lower the first, raise the second, or choose tune: frozen",
+            ),
+            (
+                self.tune not in ("conv_adapter", "ladder") or self.peft.kernel % 2 == 1,
+                f"peft.kernel {self.peft.kernel} is even: a convolution needs a middle frame",
+            ),
+        ]
+        problems = [what for holds, what in rules if not holds]
         if problems:
             raise SslbenchError("finetune: " + "; ".join(problems))
 
@@ -219,7 +224,6 @@ RESUME_MAY_CHANGE = (
     "num_workers",
     "keep_checkpoints",
     "log_every_steps",
-    "cache_limit_gib",
     "tensorboard",
     "utterance_log",
 )

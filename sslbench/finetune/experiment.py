@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,21 +47,45 @@ def weights_of(upstream: nn.Module) -> tuple[str, str | None]:
     return str(getattr(upstream, "weights", "none")), None if sha256 is None else str(sha256)
 
 
-def pin_upstream(folder: Path, name: str, upstream: nn.Module) -> None:
-    """Write down which upstream weights a run is made with, unless it is; then they must be the same.
+def begun(folder: Path, data: Mapping[str, str]) -> bool:
+    """Whether a folder holds a run, finished or not; then it must have been begun on the same data.
+
+    Args:
+        folder: of the run.
+        data: `train_sha256` and `dev_sha256` of what the manifests hold now.
 
     Raises:
-        SslbenchError: they are others, or the run has learned already and nothing says on which.
+        SslbenchError: it was begun on other data, or has learned already and nothing says on what.
+    """
+    path = folder / (DONE if (folder / DONE).is_file() else UPSTREAM)
+    if not path.is_file():
+        if checkpoint.steps_in(folder / CHECKPOINTS):
+            raise SslbenchError(
+                f"{folder}: lacks {UPSTREAM}, which says on what weights and data it was begun; "
+                "train again in another folder"
+            )
+        return False
+    was = read_json(path)
+    changed = [key.removesuffix("_sha256") for key, now in data.items() if was.get(key) != now]
+    if changed:
+        raise SslbenchError(
+            f"{folder}: was begun on other content of the {' and the '.join(changed)} manifest; "
+            "bring that back, or train again in another folder"
+        )
+    return True
+
+
+def pin(folder: Path, name: str, upstream: nn.Module, data: Mapping[str, str]) -> None:
+    """Write down which upstream weights and data (see `begun`) a run is made with, the last of what a run
+    needs before it can learn; where that is written, the weights must be the same.
+
+    Raises:
+        SslbenchError: they are others.
     """
     if (folder / UPSTREAM).is_file():
         check_upstream(folder, name, upstream)
-    elif checkpoint.steps_in(folder / CHECKPOINTS):
-        raise SslbenchError(
-            f"{folder}: lacks {UPSTREAM}, which says on what weights of {name} it was begun; "
-            "train again in another folder"
-        )
     else:
-        write_json(folder / UPSTREAM, {"upstream": name, "weights": weights_of(upstream)})
+        write_json(folder / UPSTREAM, {"upstream": name, "weights": weights_of(upstream), **data})
 
 
 def check_upstream(folder: Path, name: str, upstream: nn.Module) -> None:

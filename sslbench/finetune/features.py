@@ -92,7 +92,7 @@ def _compute(
                 if not bool(torch.isfinite(half).all()):
                     raise SslbenchError(
                         f"{cut.id}: the upstream's features are not finite in half precision; "
-                        "set cache_limit_gib: 0 to compute them anew in each epoch"
+                        "set cache_limit_gib: 0, in another exp_dir, to compute them anew in each epoch"
                     )
                 stream.write(half.numpy().tobytes())
                 index[cut.id] = [frames, length]

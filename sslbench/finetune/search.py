@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from sslbench.errors import SslbenchError
 from sslbench.finetune.config import FinetuneConfig
-from sslbench.finetune.experiment import CONFIG, SEARCH
+from sslbench.finetune.experiment import CONFIG, LOG, SEARCH
 from sslbench.finetune.trainer import run
-from sslbench.io import only_one, write_json
+from sslbench.io import only_one, read_json, read_jsonl, write_json
 from sslbench.train.dist import launched_as, leave
+from sslbench.train.update import DivergedError
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -23,7 +25,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         The (chosen) run's `DONE`.
 
     Raises:
-        SslbenchError: bad settings, before a folder is made; else as `trainer.run`.
+        SslbenchError: bad settings, before a folder is made; a grid in a single run's folder, or the reverse;
+            as `trainer.run`, though a grid leaves out the rates that diverge, unless all do.
     """
     config.check()
     folder = Path(config.exp_dir)
@@ -31,6 +34,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     is_main = launched_as()[0] == 0
     try:
         with only_one(folder) if is_main else nullcontext():
+            _check_unmixed(config, folder)
             done = _grid(config, folder, features) if config.lr_grid else run(config, features)
             if is_main:
                 shutil.rmtree(features, ignore_errors=True)  # large, and of no use any more
@@ -39,14 +43,32 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     return done
 
 
+def _check_unmixed(config: FinetuneConfig, folder: Path) -> None:
+    """What is decoded from a folder is either a grid's choice or its only run."""
+    other, kind = (CONFIG, "without") if config.lr_grid else (SEARCH, "with")
+    if (folder / other).is_file():
+        raise SslbenchError(f"{folder}: holds a run {kind} lr_grid; choose another exp_dir")
+
+
 def _grid(config: FinetuneConfig, folder: Path, features: Path) -> dict[str, Any]:
-    if (folder / CONFIG).is_file():
-        raise SslbenchError(f"{folder}: holds a run without lr_grid; choose another exp_dir")
     found: dict[float, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    before = read_json(folder / SEARCH).get("failed", {}) if (folder / SEARCH).is_file() else {}
     for lr in config.lr_grid:
-        one = dataclasses.replace(config, lr=lr, lr_grid=[], exp_dir=str(folder / f"lr-{lr:g}"))
-        found[lr] = run(one, features)
+        name, place = f"{lr:g}", folder / f"lr-{lr:g}"
+        if name in before and place.is_dir():
+            failed[name] = before[name]
+            continue
+        try:
+            found[lr] = run(dataclasses.replace(config, lr=lr, lr_grid=[], exp_dir=str(place)), features)
+        except DivergedError as error:
+            failed[name] = str(error)
+            if launched_as()[0] == 0:
+                print(f"{place}: left out of the choice: {error}", file=sys.stderr)
+    if not found:
+        raise SslbenchError(f"{folder}: every rate of lr_grid diverged; the last: {[*failed.values()][-1]}")
     chosen = min(found, key=lambda lr: (found[lr]["dev_wer"], found[lr]["dev_cer"]))
+    lost_s = sum(_logged_s(folder / f"lr-{name}" / LOG) for name in failed)
     write_json(
         folder / SEARCH,
         {
@@ -55,7 +77,13 @@ def _grid(config: FinetuneConfig, folder: Path, features: Path) -> dict[str, Any
             "lr_grid": config.lr_grid,
             "selected_on": "dev",
             "scores": {f"{lr:g}": done["dev_wer"] for lr, done in found.items()},
-            "wall_s": sum(done["wall_s"] for done in found.values()),
+            "failed": failed,
+            "wall_s": sum(done["wall_s"] for done in found.values()) + lost_s,
         },
     )
     return found[chosen]
+
+
+def _logged_s(log: Path) -> float:
+    """What a run that did not end had cost at its last line in the log."""
+    return max((row.get("wall_s", 0.0) for row in read_jsonl(log)), default=0.0)

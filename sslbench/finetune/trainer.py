@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from sslbench import config as configs
 from sslbench.data.loading import SkipLog
-from sslbench.data.manifests import describe
+from sslbench.data.manifests import Described, describe
 from sslbench.finetune import experiment as exp
 from sslbench.finetune.augment import FeatureMasker
 from sslbench.finetune.config import RESUME_MAY_CHANGE, FinetuneConfig, identity, resolve
@@ -23,9 +23,9 @@ from sslbench.finetune.model import Recognizer
 from sslbench.finetune.optimizer import make_updater
 from sslbench.finetune.scoring import score
 from sslbench.finetune.transcripts import Transcript
-from sslbench.finetune.vocab import build_vocab
+from sslbench.finetune.vocab import Vocab, build_vocab
 from sslbench.io import read_json, read_jsonl, sha256_json, write_json, write_yaml
-from sslbench.nn.upstream import LossOutput
+from sslbench.nn.upstream import LossOutput, weights_of
 from sslbench.train import checkpoint
 from sslbench.train.dist import World, join
 from sslbench.train.job import Autocast, Batch, Job
@@ -49,24 +49,31 @@ def run(config: FinetuneConfig, features_dir: Path | None = None) -> dict[str, A
         The content of `DONE`: best step and dev WER, cost, data.
 
     Raises:
-        SslbenchError: no k2 for the pruned loss, missing or unusable data, a folder of another run, or a loss
-            that stays not finite.
+        SslbenchError: no k2 for the pruned loss, missing or unusable data, a folder of another run, or one
+            begun on other data.
+        DivergedError: a loss that stays not finite.
         KeyboardInterrupt: asked to stop; a checkpoint is saved.
     """
     config = resolve(config)
     folder = Path(config.exp_dir)
     world = join(config.device)
     settings = claim(config, RESUME_MAY_CHANGE)
+    data = {part: describe(getattr(config, f"{part}_manifest")) for part in ("train", "dev")}
+    exp.begun(folder, _sums(data))
     if world.share(int((folder / exp.DONE).is_file())):
         if world.is_main:
             print(f"{folder}: already trained")
         return dict(read_json(folder / exp.DONE))
     if world.is_main:
         write_yaml(folder / exp.CONFIG, settings)
-    job = FinetuneJob(config, world, features_dir or folder / "features")
+    job = FinetuneJob(config, world, data, features_dir or folder / "features")
     if not Trainer(job, config.loop_settings(), world).fit():
         raise KeyboardInterrupt
     return dict(read_json(folder / exp.DONE))
+
+
+def _sums(data: Mapping[str, Described]) -> dict[str, str]:
+    return {f"{part}_sha256": found.sha256 for part, found in data.items()}
 
 
 class FinetuneJob(Job[Labelled, Labelled]):
@@ -76,25 +83,31 @@ class FinetuneJob(Job[Labelled, Labelled]):
     seed_place = "finetune"
     model: Recognizer
 
-    def __init__(self, config: FinetuneConfig, world: World, features_dir: Path) -> None:
+    def __init__(
+        self, config: FinetuneConfig, world: World, data: Mapping[str, Described], features_dir: Path
+    ) -> None:
         """Read the data and build the model.
 
+        Args:
+            config: settings, `auto` decided.
+            world: the processes.
+            data: what the `train` and `dev` manifests hold.
+            features_dir: where frozen features are kept.
+
         Raises:
-            SslbenchError: missing or unusable data, or an unfit upstream.
+            SslbenchError: unusable data, other data than the run was begun with, or an unfit upstream.
         """
-        self.config, self.world = config, world
+        self.config, self.world, self.data = config, world, data
         self.folder, self.features_dir = Path(config.exp_dir), features_dir
         self.skip_log = SkipLog(self.folder / exp.skipped_name(world.rank), config.max_skipped_share)
         train = read_labelled(config.train_manifest, self.skip_log)
         dev = read_labelled(config.dev_manifest, self.skip_log)
         read = label_reader(config.train_manifest, config.units)
         texts = {cut.id: read(cut) for cut in train}
-        self.vocab = build_vocab(config.units, texts.values(), config.bpe_size)
-        if world.is_main:
-            self.vocab.save(self.folder / exp.VOCAB)
+        self.vocab = self._vocabulary(list(texts.values()))
         self.model = exp.build_recognizer(config, self.vocab).to_device(world.device)
         if world.is_main:
-            exp.pin_upstream(self.folder, config.upstream, self.model.any_upstream)
+            exp.pin(self.folder, config.upstream, self.model.any_upstream, _sums(data))
         train, targets = fitting(texts, train, self.vocab, self.model.frames, self.skip_log)
         self.train = LabelledSet(
             train, targets, config.max_duration_s, shuffle=True, seed=config.seed,
@@ -113,6 +126,16 @@ class FinetuneJob(Job[Labelled, Labelled]):
         self.best: dict[str, Any] = {}
         self.step = 0
         self.updater.optimizer.register_step_post_hook(lambda *_: self.model.tuning.after_update(self.step))
+
+    def _vocabulary(self, texts: list[str]) -> Vocab:
+        """The run's own where it was begun before: other numbers would permute what its weights mean."""
+        path = self.folder / exp.VOCAB
+        if exp.begun(self.folder, _sums(self.data)):
+            return Vocab.load(path)
+        vocab = build_vocab(self.config.units, texts, self.config.bpe_size)
+        if self.world.is_main:
+            vocab.save(path)
+        return vocab
 
     # --- learning
 
@@ -180,7 +203,7 @@ class FinetuneJob(Job[Labelled, Labelled]):
         for name, data in (("train", self.train), ("dev", self.dev)):
             key = {
                 "upstream": self.config.upstream,
-                "weights": list(exp.weights_of(self.model.any_upstream)),
+                "weights": list(weights_of(self.model.any_upstream)),
                 "seed": self.config.seed,
                 "cuts": sha256_json([cut.to_dict() for cut in data.cuts]),
             }
@@ -220,7 +243,6 @@ class FinetuneJob(Job[Labelled, Labelled]):
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write `DONE`."""
-        data = describe(self.config.train_manifest)
         done = {
             **self.best,
             "steps": facts["steps"],
@@ -231,9 +253,8 @@ class FinetuneJob(Job[Labelled, Labelled]):
             "params_upstream": sum(p.numel() for p in self.model.any_upstream.parameters()),
             **self.model.tuning.facts(),
             "layer_weights": [round(w, 4) for w in self.model.featurizer.weights.softmax(0).tolist()],
-            "train_hours": data.data.hours,
-            "train_sha256": data.sha256,
-            "dev_sha256": describe(self.config.dev_manifest).sha256,
+            "train_hours": self.data["train"].data.hours,
+            **_sums(self.data),
             "config_sha256": sha256_json(identity(configs.to_dict(self.config))),
             "skipped": self.skip_log.count,
         }

@@ -24,7 +24,7 @@ from sslbench.train.job import Batch, Job
 from sslbench.train.logging import Curves, JsonLog, Meter
 from sslbench.train.precision import Precision
 from sslbench.train.settings import LoopSettings
-from sslbench.train.update import NotFiniteError, UpdateMaker, UpdateResult
+from sslbench.train.update import DivergedError, NotFiniteError, UpdateMaker, UpdateResult
 from sslbench.train.watchdog import UnstableError, Watchdog
 
 CHECKPOINTS, LOG = "checkpoints", "log.jsonl"
@@ -153,7 +153,7 @@ class Trainer:
         self.bad_updates += 1
         self._event("not finite, update skipped", cuts=_ids(batches))
         if self.bad_updates >= self.settings.bad_updates:
-            raise SslbenchError(f"{self.bad_updates} updates in a row were skipped; the last: {error}")
+            raise DivergedError(f"{self.bad_updates} updates in a row were skipped; the last: {error}")
 
     def _validate(self) -> None:
         with torch.no_grad():

@@ -25,6 +25,10 @@ class NotFiniteError(SslbenchError):
     """Loss or gradient is not finite; nothing was updated."""
 
 
+class DivergedError(SslbenchError):
+    """Too many updates in a row were skipped because loss or gradient were not finite."""
+
+
 @dataclass
 class UpdateResult:
     """Sums over the update's batches and all processes."""

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sslbench.errors import CorruptFileError, SslbenchError
-from sslbench.finetune import experiment
+from sslbench.finetune import experiment, trainer
 from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.evaluate import evaluate
 from sslbench.finetune.experiment import load_experiment
@@ -124,6 +124,8 @@ def test_done_runs_are_skipped_and_other_settings_refused(make_config: Make) -> 
     assert (Path(config.exp_dir) / "log.jsonl").read_text() == before
     with pytest.raises(SslbenchError, match=r"other settings: lr \(0.01 -> 0.5\)"):
         finetune(dataclasses.replace(config, lr=0.5))
+    with pytest.raises(SslbenchError, match="other settings: cache_limit_gib"):  # half precision or single
+        finetune(dataclasses.replace(config, cache_limit_gib=0.0))
 
 
 def test_upstream_is_frozen_then_tuned(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +200,30 @@ def test_a_run_that_does_not_say_its_weights_is_not_continued(make_config: Make)
     finetune(config)
 
 
+def test_a_run_is_continued_with_its_own_data_and_vocabulary(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = write_split(tmp_path / "own", "train", words(12, seed=1))
+    config = make_config(train_manifest=str(train), steps=4, eval_every_steps=4)
+    finetune(config)
+    folder = Path(config.exp_dir)
+    (folder / experiment.DONE).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "build_vocab", None)
+        finetune(config)
+    vocabulary = (folder / experiment.VOCAB).read_bytes()
+    write_split(tmp_path / "own", "train", ["AB BA"] * 12)  # of which another vocabulary would be learned
+    for name in (experiment.DONE, experiment.UPSTREAM):  # neither a finished run nor an unfinished one
+        with pytest.raises(SslbenchError, match="begun on other content of the train manifest"):
+            finetune(config)
+        assert (folder / name).is_file()
+        (folder / experiment.DONE).unlink(missing_ok=True)
+    (folder / experiment.UPSTREAM).unlink()
+    with pytest.raises(SslbenchError, match=r"lacks upstream\.json"):
+        finetune(config)
+    assert (folder / experiment.VOCAB).read_bytes() == vocabulary
+
+
 def test_learning_rate_grid(make_config: Make) -> None:
     config = make_config(head="linear", projection_dim=0, lr_grid=[1e-6, 5e-2], steps=50, eval_every_steps=25)
     finetune(config)
@@ -205,6 +231,31 @@ def test_learning_rate_grid(make_config: Make) -> None:
     assert search["chosen"] == "lr-0.05"
     assert search["scores"]["1e-06"] > search["scores"]["0.05"]
     assert load_experiment(config.exp_dir).config.lr == 5e-2
+
+
+def test_rates_that_diverge_are_left_out(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    diverging, tried = {9.0}, []
+    original = FinetuneJob.loss
+
+    def loss(self: FinetuneJob, inputs: Any) -> Any:
+        tried.append(self.config.lr)
+        found = original(self, inputs)
+        factor = float("nan") if self.config.lr in diverging else 1.0
+        return dataclasses.replace(found, loss_sum=found.loss_sum * factor)
+
+    monkeypatch.setattr(FinetuneJob, "loss", loss)
+    config = make_config(lr_grid=[9.0, 1e-2], steps=12, eval_every_steps=12)
+    finetune(config)
+    search = read_json(Path(config.exp_dir) / "search.json")
+    assert (search["chosen"], list(search["scores"])) == ("lr-0.01", ["0.01"])
+    assert "10 updates in a row were skipped" in search["failed"]["9"]
+    assert tried.count(9.0) == 10
+    finetune(config)  # the same again does not try again
+    assert tried.count(9.0) == 10
+    assert read_json(Path(config.exp_dir) / "search.json") == search
+    diverging.add(1e-2)
+    with pytest.raises(SslbenchError, match="every rate of lr_grid diverged"):
+        finetune(dataclasses.replace(config, exp_dir=config.exp_dir + "2"))
 
 
 def test_too_short_clips_and_empty_transcripts(tmp_path: Path, make_config: Make) -> None:
@@ -281,6 +332,22 @@ def test_checkpoints_are_pruned_and_best_is_kept(make_config: Make) -> None:
     assert done["dev_wer"] == min(row["dev_wer"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_duration_s": 0.0}, "max_duration_s must be above 0"),
+        ({"time_masks": -1}, "time_masks must be at least 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
+        ({"blstm_layers": 0}, "the blstm head needs projection_dim, blstm_layers"),
+        ({"keep_checkpoints": 1}, "keep_checkpoints must be at least 2: a damaged newest"),
+        ({"accum": 0, "steps": 0}, "steps must be at least 1; accum must be at least 1"),
+    ],
+)
+def test_useless_settings_are_named(make_config: Make, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SslbenchError, match=message):
+        finetune(make_config(**changes))
+
+
 def test_missing_and_useless_inputs(make_config: Make, tmp_path: Path) -> None:
     with pytest.raises(SslbenchError, match="train_manifest is missing"):
         finetune(make_config(train_manifest=""))
@@ -291,6 +358,7 @@ def test_missing_and_useless_inputs(make_config: Make, tmp_path: Path) -> None:
             finetune(make_config(tune=tune, peft=PeftSettings(kernel=4)))
     assert not Path(make_config().exp_dir).exists()
     make_config(tune="full", upstream="tunable", upstream_freeze_steps=59).check()
+    make_config(head="linear", projection_dim=0, blstm_layers=0).check()
     with pytest.raises(SslbenchError, match="no such manifest"):
         finetune(make_config(dev_manifest=str(tmp_path / "none.jsonl.gz")))
     with pytest.raises(SslbenchError, match="holds no trained recognizer"):
@@ -348,3 +416,8 @@ def test_a_grid_and_a_single_run_do_not_mix(make_config: Make) -> None:
     finetune(make_config(steps=1))
     with pytest.raises(SslbenchError, match="holds a run without lr_grid"):
         finetune(make_config(steps=1, lr_grid=[1e-2]))
+    grid = make_config(steps=1, lr_grid=[1e-2], exp_dir=make_config().exp_dir + "-grid")
+    finetune(grid)
+    with pytest.raises(SslbenchError, match="holds a run with lr_grid"):
+        finetune(dataclasses.replace(grid, lr_grid=[]))
+    finetune(grid)
