@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lhotse.cut import Cut
 
-from sslbench.downstream.ic.data import SLOTS, labelled_parts, official_parts
-from sslbench.probe.files import indexed, is_prepared, label, speaker
+from sslbench.downstream.ic.data import SLOTS, official_parts
+from sslbench.probe.files import indexed, is_prepared, label, labelled_parts, speaker
 from sslbench.probe.task import Example, Parts
 from sslbench.probe.utterance import UtteranceTask
 
@@ -19,7 +19,10 @@ class Task(UtteranceTask):
     config_path = Path(__file__).with_name("config.yaml")
 
     def prepare(self, root: Path) -> Parts:
-        parts = labelled_parts(root, self.settings) if is_prepared(root) else official_parts(root)
+        if is_prepared(root):
+            parts = labelled_parts(root, self.settings, SLOTS, "ic", "Fluent Speech Commands")
+        else:
+            parts = official_parts(root)
         indices = [indexed(str(label(cut, slot)) for cut in parts["train"]) for slot in SLOTS]
         self.slots = [list(index) for index in indices]
 

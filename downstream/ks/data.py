@@ -1,4 +1,4 @@
-"""Keyword spotting's clips: Speech Commands v0.01 in its official layout, or a corpus with keyword labels."""
+"""Keyword spotting's clips: Speech Commands v0.01 in its official layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from lhotse.cut import Cut
 
 from sslbench.errors import SslbenchError
-from sslbench.probe.files import AudioFile, Missing, counted, file_cuts, label, manifest_parts
+from sslbench.probe.files import AudioFile, Missing, counted, file_cuts
 
 KEYWORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
@@ -123,12 +123,18 @@ def _clip(path: Path, archive: str) -> AudioFile:
 
 
 def _silences(noises: list[Path], part: str, crops: list[int], seed: int) -> list[AudioFile]:
-    """`crops` seconds of each noise, at places drawn from the seed; s3prl draws one anew each time."""
+    """`crops` seconds of each noise, at places drawn from the seed; s3prl draws one anew each time. Raises
+    `SslbenchError` for a noise that cannot be read: it is many clips."""
     import soundfile
 
     made = []
     for path, count in zip(noises, crops, strict=True):
-        info = soundfile.info(str(path))
+        try:
+            info = soundfile.info(str(path))
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise SslbenchError(
+                f"{path}: cannot be read as audio ({error}); unpack speech_commands_v0.01.tar.gz again"
+            ) from None
         longest = max(0.0, info.frames / info.samplerate - 1.0)
         draw = random.Random(f"silence {seed} {part} {path.name}")
         for number in range(count):
@@ -136,22 +142,3 @@ def _silences(noises: list[Path], part: str, crops: list[int], seed: int) -> lis
             name = f"{part}-silence-{path.stem}-{number}"
             made.append(AudioFile(path, name, path.stem, {"keyword": SILENCE}, start, 1.0))
     return made
-
-
-def labelled_parts(root: Path, settings: dict[str, Any]) -> dict[str, list[Cut]]:
-    """The single-word clips of a corpus folder whose cuts are marked `keyword`.
-
-    Raises:
-        SslbenchError: a part has none.
-    """
-    parts = {
-        part: [cut for cut in cuts if label(cut, "keyword")]
-        for part, cuts in manifest_parts(root, settings).items()
-    }
-    for part, cuts in parts.items():
-        if not cuts:
-            raise SslbenchError(
-                f"ks: {root}: no cut of {part} has a 'keyword' label; give the root of Speech Commands, "
-                "or a corpus with such labels"
-            )
-    return parts

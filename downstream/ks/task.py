@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from lhotse.cut import Cut
 
-from sslbench.downstream.ks.data import CLASSES, UNKNOWN, labelled_parts, official_parts
+from sslbench.downstream.ks.data import CLASSES, UNKNOWN, official_parts
 from sslbench.probe.batching import weighted_batches
-from sslbench.probe.files import is_prepared, label, speaker
+from sslbench.probe.files import is_prepared, label, labelled_parts, speaker
 from sslbench.probe.task import Example, Parts, Prediction
 from sslbench.probe.utterance import UtteranceTask
 
@@ -26,7 +26,10 @@ class Task(UtteranceTask):
     config_path = Path(__file__).with_name("config.yaml")
 
     def prepare(self, root: Path) -> Parts:
-        parts = labelled_parts(root, self.settings) if is_prepared(root) else self._official(root)
+        if is_prepared(root):
+            parts = labelled_parts(root, self.settings, ["keyword"], "ks", "Speech Commands")
+        else:
+            parts = self._official(root)
         self.slots = [CLASSES]
         examples: Parts = {}
         for part, cuts in parts.items():
@@ -61,7 +64,8 @@ class Task(UtteranceTask):
         return weighted_batches(weights, self.protocol.batch_clips, seed)
 
     def selection(self, predictions: Sequence[Prediction]) -> float:
-        """Accuracy averaged over classes: what s3prl's class-balanced drawing of dev has on average."""
+        """Accuracy averaged over classes: what drawings of dev by class, of which s3prl keeps one, have on
+        average."""
         right, total = Counter[str](), Counter[str]()
         for row in predictions:
             total[row.ref] += 1

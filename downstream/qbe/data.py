@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from lhotse.cut import Cut
 
 from sslbench.data.manifests import open_manifest, splits
 from sslbench.errors import SslbenchError
-from sslbench.probe.files import AudioFile, file_cuts, is_prepared, manifest_parts
+from sslbench.probe.files import AudioFile, file_cuts, is_prepared, lot, manifest_parts
 from sslbench.probe.splits import of_kinds, text_of
 
 CORPUS = "quesst14"
@@ -163,6 +162,5 @@ def word_times(cut: Cut, phones: dict[str, int]) -> list[tuple[str, float, float
 
 def _drawn(cuts: Sequence[Cut], limit: int | None) -> list[Cut]:
     """At most `limit` in their order, chosen by the hash of their ids."""
-    lots = sorted(cuts, key=lambda cut: hashlib.sha256(cut.id.encode()).digest())[:limit]
-    kept = {cut.id for cut in lots}
+    kept = {cut.id for cut in sorted(cuts, key=lambda cut: lot(cut.id))[:limit]}
     return [cut for cut in cuts if cut.id in kept]

@@ -12,8 +12,9 @@ from torch import nn
 from sslbench.downstream.sf.data import Sentence, is_snips, read_manifests, read_snips
 from sslbench.downstream.sf.metric import slot_type_f1, slot_value_errors
 from sslbench.downstream.sf.text import BLANK, END, SlotVocab
-from sslbench.probe.ctc import best_path, ctc_loss, percent, window_batches
+from sslbench.probe.ctc import best_path, ctc_loss, window_batches
 from sslbench.probe.files import speaker
+from sslbench.probe.metric import percent
 from sslbench.probe.recurrent import RecurrentHead
 from sslbench.probe.task import Example, Parts, Prediction, ProbeTask
 from sslbench.report.schema import Metric

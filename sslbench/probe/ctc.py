@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from sslbench.probe.metric import percent
 from sslbench.probe.task import Prediction
 from sslbench.report.schema import Metric
-from sslbench.report.stats import bootstrap_ratio
 
 
 def ctc_loss(
@@ -81,17 +81,3 @@ def error_rate(
     errors = [float(edit_distance(split(r.ref), split(r.hyp))["total"]) for r in predictions]
     lengths = [float(len(split(row.ref))) for row in predictions]
     return percent(name, errors, lengths, [row.speaker for row in predictions])
-
-
-def percent(
-    name: str,
-    errors: Sequence[float],
-    lengths: Sequence[float],
-    speakers: Sequence[str],
-    higher_is_better: bool = False,
-) -> dict[str, Metric]:
-    """sum(errors)/sum(lengths) in percent with a bootstrap interval over speakers."""
-    low, high = bootstrap_ratio(errors, lengths, speakers)
-    value = 100 * sum(errors) / sum(lengths)
-    ends = {"low": 100 * low, "high": 100 * high}
-    return {name: Metric(value=value, unit="%", higher_is_better=higher_is_better, n=len(errors), **ends)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,39 @@ def whole_or_counted(parts: Mapping[str, Sequence[Cut]], official: Mapping[str, 
         name = str(custom.get("corpus"))
         if name in official:
             cut.custom = {**custom, "corpus": counted(name, found, official[name])}
+
+
+def labelled_parts(
+    root: Path, settings: Mapping[str, Any], names: Sequence[str], task: str, official: str
+) -> dict[str, list[Cut]]:
+    """The cuts of a corpus folder that have all of some labels.
+
+    Args:
+        root: folder of manifests.
+        settings: as `manifest_parts` takes them.
+        names: of the labels.
+        task: for the message.
+        official: corpus of the task, for the message.
+
+    Raises:
+        SslbenchError: a part has none.
+    """
+    parts = {
+        part: [cut for cut in cuts if all(label(cut, name) for name in names)]
+        for part, cuts in manifest_parts(root, settings).items()
+    }
+    for part, cuts in parts.items():
+        if not cuts:
+            raise SslbenchError(
+                f"{task}: {root}: no cut of {part} has the labels {', '.join(names)}; give the root of "
+                f"{official}, or a corpus with such labels"
+            )
+    return parts
+
+
+def lot(text: str) -> bytes:
+    """What choices by lot sort by: of ids or names, the same on every machine."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def indexed(values: Iterable[str]) -> dict[str, int]:

@@ -67,7 +67,7 @@ def score_run(run: RunDir, task: ProbeTask, grid: list[float] | None = None) -> 
         ]
     )
     if task.test_selected:
-        metrics[f"{task.headline}_test_selected"] = _chosen_on_test(run, task, points, folds)
+        _, metrics[f"{task.headline}_test_selected"] = chosen_on_test(run, task, points, folds)
     shares = [read_json(run.lr_folder(chosen, fold) / "layer_weights.json") for fold in folds]
     return Scored(task.name, metrics, search, [_mean(list(layer)) for layer in zip(*shares, strict=True)])
 
@@ -110,13 +110,18 @@ def over_folds(folds: list[dict[str, Metric]]) -> dict[str, Metric]:
     return merged
 
 
-def _chosen_on_test(run: RunDir, task: ProbeTask, points: list[float], folds: list[str]) -> Metric:
+def chosen_on_test(
+    run: RunDir, task: ProbeTask, points: list[float], folds: list[str]
+) -> tuple[float, Metric]:
+    """The grid point with the best headline on test, each at its best step there, and that headline: the
+    choice of protocols that select on test."""
     found = {
         point: over_folds([task.metrics(run.predictions(point, "test_selected", fold)) for fold in folds])
         for point in points
     }
     scores = {point: metrics[task.headline].value for point, metrics in found.items()}
-    return found[_best(scores, task.higher_is_better)][task.headline]
+    chosen = _best(scores, task.higher_is_better)
+    return chosen, found[chosen][task.headline]
 
 
 def score_experiment(exp: Path) -> list[Scored]:

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from sslbench.errors import SslbenchError
 from sslbench.io import atomic_path, write_text
 from sslbench.probe.rundir import RUN, RunDir
-from sslbench.probe.score import over_folds, score_run
+from sslbench.probe.score import chosen_on_test, over_folds, score_run
 from sslbench.probe.scores import Archive, Board, BoardTask
 from sslbench.probe.task import Prediction, ProbeTask, load_task
 from sslbench.report.schema import Metric
@@ -82,14 +82,10 @@ def entries(board: Board, exp: Path) -> list[Entry]:
 
 def chosen_point(entry: Entry) -> float:
     """The grid point whose predictions are submitted: the protocol's, on dev unless it selects on test."""
-    facts = entry.run.run()["facts"]
+    grid: list[float] = entry.run.run()["facts"]["lr_grid"]
     if entry.archive.rows == "test":
-        return score_run(entry.run, entry.task, facts["lr_grid"]).search.lr
-    scores = {
-        point: entry.task.metrics(entry.run.predictions(point, entry.archive.rows))[entry.task.headline].value
-        for point in facts["lr_grid"]
-    }
-    return sorted(scores, key=lambda point: scores[point], reverse=entry.task.higher_is_better)[0]
+        return score_run(entry.run, entry.task, grid).search.lr
+    return chosen_on_test(entry.run, entry.task, grid, entry.folds())[0]
 
 
 def write_archive(board: Board, exp: Path, out: Path) -> list[Path]:

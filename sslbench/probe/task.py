@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from torch import nn
 
 from sslbench.errors import SslbenchError
 from sslbench.probe.batching import batches
-from sslbench.probe.files import EXACT
+from sslbench.probe.files import EXACT, lot
 from sslbench.probe.protocol import read_config
 from sslbench.report.schema import Metric
 
@@ -219,19 +218,15 @@ def limited(examples: Sequence[Example], hours: float | None, seed: int) -> list
     if hours is None:
         return list(examples)
     queues: dict[str, list[Example]] = defaultdict(list)
-    for example in sorted(examples, key=lambda e: _draw(seed, e.id)):
+    for example in sorted(examples, key=lambda e: lot(f"{seed}/{e.id}")):
         queues[example.speaker].append(example)
     chosen: list[Example] = []
     seconds = 0.0
     turn = 0
     while any(len(queue) > turn for queue in queues.values()):
-        for speaker in sorted(queues, key=lambda s: _draw(seed + turn, s)):
+        for speaker in sorted(queues, key=lambda s: lot(f"{seed + turn}/{s}")):
             if len(queues[speaker]) > turn and seconds < hours * 3600:
                 chosen.append(queues[speaker][turn])
                 seconds += chosen[-1].cut.duration
         turn += 1
     return chosen
-
-
-def _draw(seed: int, text: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{text}".encode()).digest()

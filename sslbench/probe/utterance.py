@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sslbench.probe.metric import percent
 from sslbench.probe.task import Prediction, ProbeTask
 from sslbench.report.schema import Metric
-from sslbench.report.stats import bootstrap_ratio
 
 PROJECTED = 256
 
@@ -82,13 +82,8 @@ class UtteranceTask(ProbeTask):
 
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, Metric]:
         right = [float(row.hyp == row.ref) for row in predictions]
-        low, high = bootstrap_ratio(right, [1.0] * len(right), [row.speaker for row in predictions])
-        value = 100 * sum(right) / len(right)
-        return {
-            "acc": Metric(
-                value=value, unit="%", higher_is_better=True, low=100 * low, high=100 * high, n=len(right)
-            )
-        }
+        speakers = [row.speaker for row in predictions]
+        return percent("acc", right, [1.0] * len(right), speakers, higher_is_better=True)
 
     def selection(self, predictions: Sequence[Prediction]) -> float:
         return 100 * sum(row.hyp == row.ref for row in predictions) / len(predictions)

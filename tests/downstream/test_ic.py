@@ -9,6 +9,7 @@ from official_layouts import fluent_commands
 
 from sslbench.downstream.ic.task import Task
 from sslbench.errors import SslbenchError
+from sslbench.probe.files import labelled_parts
 from sslbench.probe.task import Prediction
 
 
@@ -54,6 +55,19 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
         Task("full").prepare(root)
 
 
+def test_a_torn_table_is_refused_by_its_line(tmp_path: Path) -> None:
+    path = fluent_commands(tmp_path) / "data" / "train_data.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines)[: -len(",none")])
+    with pytest.raises(SslbenchError, match=r"train_data.csv:19: lacks location; unpack"):
+        Task("full").prepare(tmp_path)
+    path.write_text("\n".join([lines[0], lines[1] + lines[2], *lines[3:]]))
+    with pytest.raises(SslbenchError, match=r"train_data.csv:2: has more fields than the header; unpack"):
+        Task("full").prepare(tmp_path)
+
+
 def test_corpus_with_labels(mini_corpus: Path) -> None:
-    parts = Task("smoke").prepare(mini_corpus)
-    assert all(parts.values())
+    task = Task("smoke")
+    assert all(task.prepare(mini_corpus).values())
+    with pytest.raises(SslbenchError, match=r"ic: .*: no cut of train has the labels action, mood; give the"):
+        labelled_parts(mini_corpus, task.settings, ["action", "mood"], "ic", "Fluent Speech Commands")
