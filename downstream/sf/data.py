@@ -43,8 +43,8 @@ def read_snips(root: Path, speakers: dict[str, list[str]]) -> tuple[dict[str, li
         speakers: the voices of each part; a file's name starts with its voice.
 
     Raises:
-        SslbenchError: naming everything of the layout that is missing, or more than 1 % of a part's files
-            have no line (fewer are left out and named; s3prl leaves out any number).
+        SslbenchError: naming everything of the layout that is missing, a line that does not fit, or more than
+            1 % of a part's files have no line (fewer are left out and named; s3prl leaves out any number).
     """
     missing = [name for name in (SENTENCES, SLOTS) if not (root / name).is_file()]
     missing += [f"{name}/" for name in FOLDERS.values() if not (root / name).is_dir()]
@@ -52,8 +52,13 @@ def read_snips(root: Path, speakers: dict[str, list[str]]) -> tuple[dict[str, li
         raise SslbenchError(
             f"{root}: lacks {', '.join(missing)}; s3prl's preprocess/snips_prepare_data.sh makes them"
         )
-    lines = (root / SENTENCES).read_text(encoding="utf-8").splitlines()
-    tagged = dict(line.split(" ", 1) for line in lines if " " in line)
+    slots = _snips_slots(root / SLOTS)
+    known = {"O", *slots}
+    tagged: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate((root / SENTENCES).read_text(encoding="utf-8").splitlines(), 1):
+        name, space, tags = line.partition(" ")
+        if space:
+            tagged[name] = (number, tags)
     parts: dict[str, list[Sentence]] = {}
     for part, folder in FOLDERS.items():
         wanted = tuple(speakers[part])
@@ -66,19 +71,34 @@ def read_snips(root: Path, speakers: dict[str, list[str]]) -> tuple[dict[str, li
         if unknown:
             print(f"{what}: left out", file=sys.stderr)
         files = [AudioFile(p, p.stem, p.stem.split("-")[0]) for p in paths if p.stem in tagged]
-        parts[part] = [_snips_sentence(cut, tagged[cut.id]) for cut in file_cuts(files, CORPUS)]
+        cuts = file_cuts(files, CORPUS)
+        parts[part] = [_snips_sentence(cut, root / SENTENCES, *tagged[cut.id], known) for cut in cuts]
     whole_or_counted({p: [s.cut for s in own] for p, own in parts.items()}, {CORPUS: OFFICIAL_FILES})
-    # the first line is "O", the commonest tag
-    names = (root / SLOTS).read_text(encoding="utf-8").split("\n")[1:]
-    return parts, [name for name in names if name]
+    return parts, slots
 
 
-def _snips_sentence(cut: Cut, line: str) -> Sentence:
+def _snips_slots(path: Path) -> list[str]:
+    first, *names = path.read_text(encoding="utf-8").split("\n")
+    if first != "O":  # the commonest tag comes first; s3prl drops that line unseen
+        raise SslbenchError(
+            f"{path}:1: is {first!r} where 'O', the tag of no slot, belongs; s3prl's "
+            "preprocess/snips_prepare_data.sh makes this file"
+        )
+    return [name for name in names if name]
+
+
+def _snips_sentence(cut: Cut, path: Path, number: int, line: str, known: set[str]) -> Sentence:
     """`BOS words EOS<tab>O tags intent`: the first and last of either side are not said."""
     text, _, tags = line.strip().partition("\t")
     words, slots = text.split(" ")[1:-1], tags.split(" ")[1:-1]
     if len(words) != len(slots):
-        raise SslbenchError(f"{cut.id}: has {len(words)} words but {len(slots)} slot tags in {SENTENCES}")
+        raise SslbenchError(f"{path}:{number}: {cut.id} has {len(words)} words but {len(slots)} slot tags")
+    unknown = sorted(set(slots) - known)
+    if unknown:
+        raise SslbenchError(
+            f"{path}:{number}: {cut.id} has the slot {', '.join(unknown)}, which {SLOTS} lacks; "
+            "s3prl's preprocess/snips_prepare_data.sh makes both files"
+        )
     return Sentence(cut, words, slots)
 
 

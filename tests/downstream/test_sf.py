@@ -71,6 +71,14 @@ def test_what_audio_snips_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(SslbenchError, match="1 of 2 files without a line"):
         read_snips(root, VOICES)
     path.write_text(before)
+    for slots, complaint in (
+        ("genre\nartist", r"slots.txt:1: is 'genre' where 'O', the tag of no slot, belongs"),
+        ("O\nartist", r"snips.txt:1: Ivy-snips-train-0 has the slot genre, which slots.txt lacks"),
+    ):
+        (root / "slots.txt").write_text(slots)
+        with pytest.raises(SslbenchError, match=complaint):
+            read_snips(root, VOICES)
+    (root / "slots.txt").write_text("O\ngenre\nartist")
     with pytest.raises(SslbenchError, match="no file of the voices Emma"):
         read_snips(root, {**VOICES, "test": ["Emma"]})
     (root / "slots.txt").unlink()
