@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
+import random
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lhotse.cut import Cut
 
 from sslbench.corpora import _voxceleb as voxceleb
 from sslbench.errors import SslbenchError
-from sslbench.probe.files import AudioFile, Missing, counted, file_cuts, label, manifest_parts, speaker
+from sslbench.probe.files import AudioFile, Missing, counted, file_cuts, label, lot, manifest_parts, speaker
 from sslbench.probe.task import Example
 
 # s3prl's list, VoxCeleb1's own, and the "cleaned" one, which leaves out 109 trials and is not SUPERB's
@@ -24,6 +25,7 @@ OFFICIAL_FILES = 148_642 + 4_715  # all of dev, and of test the clips that s3prl
 HINT = "s3prl's downstream/sv_voxceleb1/voxceleb1_test_v2.txt (or VoxCeleb1's veri_test.txt)"
 DEV_SPEAKERS, DEV_VIDEOS = 40, 2
 MOST_PAIRS = 5000  # of each kind, where trials are drawn
+SEED = 0  # of the drawing
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,14 @@ def _development(folder: Path) -> dict[str, list[AudioFile]]:
         file = AudioFile(path, "-".join([who, video, path.stem]), who, {"session": video})
         videos[who][video].append(file)
     able = [who for who, own in videos.items() if len(own) > DEV_VIDEOS]
-    chosen = set(sorted(able, key=_hashed)[:DEV_SPEAKERS])
+    chosen = set(sorted(able, key=lot)[:DEV_SPEAKERS])
     if len(chosen) < 2:
         raise SslbenchError(
             f"asv: {folder}: {len(chosen)} speakers have three videos, two are needed for dev"
         )
     parts: dict[str, list[AudioFile]] = {"train": [], "dev": []}
     for who, own in videos.items():
-        held = set(sorted(own, key=lambda v: _hashed(who + v))[:DEV_VIDEOS]) if who in chosen else set()
+        held = set(sorted(own, key=lambda v: lot(who + v))[:DEV_VIDEOS]) if who in chosen else set()
         for video, files in own.items():
             parts["dev" if video in held else "train"] += files
     return parts
@@ -115,21 +117,42 @@ def labelled(root: Path, settings: dict[str, Any]) -> Corpus:
 
 
 def drawn_trials(examples: Sequence[Example]) -> list[Trial]:
-    """Trials where no list exists: all pairs of one speaker (of different sessions, where those are known)
-    up to 5000, and as many pairs of two speakers, both chosen by a hash of their ids."""
-    same, other = [], []
-    for a, b in itertools.combinations(sorted(examples, key=lambda e: e.id), 2):
-        if a.speaker != b.speaker:
-            other.append(Trial(a.id, b.id, False))
-        elif label(a.cut, "session") is None or label(a.cut, "session") != label(b.cut, "session"):
-            same.append(Trial(a.id, b.id, True))
-    same = _fewest(same, MOST_PAIRS)
-    return same + _fewest(other, len(same))
+    """Trials where no list exists: pairs of one speaker (of different sessions, where those are known), at
+    most 5000, and as many pairs of two speakers. All pairs of a kind are equally likely, and the same clips
+    give the same trials everywhere."""
+    clips = sorted(examples, key=lambda e: (e.speaker, *_session(e), e.id))
+    speakers = _ends([e.speaker for e in clips])
+    sessions = _ends([(e.speaker, *_session(e)) for e in clips])
+    # a clip's partners come after it: those of its speaker after its session, others' after its speaker
+    same = _drawn_pairs(sessions, speakers, MOST_PAIRS)
+    other = _drawn_pairs(speakers, [len(clips)] * len(clips), len(same))
+    return [
+        Trial(clips[a].id, clips[b].id, one_speaker)
+        for one_speaker, pairs in ((True, same), (False, other))
+        for a, b in pairs
+    ]
 
 
-def _fewest(trials: list[Trial], most: int) -> list[Trial]:
-    return sorted(trials, key=lambda t: _hashed(f"{t.enrol}|{t.test}"))[:most]
+def _session(example: Example) -> tuple[str, str]:
+    """The session of a clip; one without a session is its own."""
+    session = label(example.cut, "session")
+    return ("", str(session)) if session is not None else (example.id, "")
 
 
-def _hashed(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+def _ends(keys: Sequence[Hashable]) -> list[int]:
+    """For each place in an ordered list, where the stretch of its key ends."""
+    ends = {key: place + 1 for place, key in enumerate(keys)}
+    return [ends[key] for key in keys]
+
+
+def _drawn_pairs(starts: Sequence[int], ends: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """At most `most` pairs (a, b) with starts[a] <= b < ends[a], all equally likely; drawn by their numbers,
+    since a large corpus has too many to make each."""
+    before = list(accumulate((end - start for start, end in zip(starts, ends, strict=True)), initial=0))
+    total = before[-1]
+    numbers = sorted(random.Random(SEED).sample(range(total), most)) if total > most else range(total)
+    pairs = []
+    for number in numbers:
+        a = bisect_right(before, number) - 1
+        pairs.append((a, starts[a] + number - before[a]))
+    return pairs

@@ -14,7 +14,8 @@ def equal_error_rate(same: Sequence[bool], scores: Sequence[float], weights: Arr
     """Where misses and false alarms are equally frequent, in [0, 1].
 
     The ROC's corners are joined by straight lines, as scikit-learn's curve with scipy's interpolation does
-    in s3prl's `EER`.
+    in s3prl's `EER`. A trial whose score is not finite is wrong at every threshold, so that a head which
+    diverged gets 1, the worst, and is never chosen over another one (scikit-learn refuses such scores).
 
     Args:
         same: whether each trial is of one speaker.
@@ -23,6 +24,8 @@ def equal_error_rate(same: Sequence[bool], scores: Sequence[float], weights: Arr
     """
     target = np.asarray(same, bool)
     value = np.asarray(scores, float)
+    wrong = np.where(target, -np.inf, np.inf)
+    value = np.where(np.isfinite(value), value, wrong)
     weight = np.ones(len(value)) if weights is None else weights
     order = np.argsort(-value, kind="stable")
     value, target, weight = value[order], target[order], weight[order]

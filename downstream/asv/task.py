@@ -27,7 +27,8 @@ SEPARATOR = "|"
 
 
 class Task(ProbeTask):
-    """ASV as SUPERB defines it; one prediction row per trial (`hyp` the score, `ref` 1 for one speaker)."""
+    """ASV as SUPERB defines it; one prediction row per trial (`hyp` the score, `ref` 1 for one speaker,
+    `speaker` both speakers)."""
 
     name = "asv"
     headline = "eer"
@@ -69,13 +70,10 @@ class Task(ProbeTask):
         known = {e.id: (e.speaker, answer) for e, answer in zip(examples, answers, strict=True)}
         rows = []
         for trial in self.trials(part, examples):
-            (one, enrol), (_, test) = known[trial.enrol], known[trial.test]
-            score = float(enrol @ test)
-            rows.append(
-                Prediction(
-                    SEPARATOR.join([trial.enrol, trial.test]), f"{score:.6f}", str(int(trial.same)), one
-                )
-            )
+            (one, enrol), (other, test) = known[trial.enrol], known[trial.test]
+            score = f"{float(enrol @ test):.6f}"
+            name, speakers = SEPARATOR.join([trial.enrol, trial.test]), SEPARATOR.join([one, other])
+            rows.append(Prediction(name, score, str(int(trial.same)), speakers))
         return rows
 
     def trials(self, part: str, examples: Sequence[Example]) -> list[Trial]:
@@ -125,9 +123,9 @@ def _scores(rows: Sequence[Prediction]) -> list[float]:
 
 
 def _speakers(row: Prediction) -> tuple[str, str]:
-    """The two speakers of a trial: the enrolled one is stored; another one's id starts the clip's id."""
-    test = row.id.split(SEPARATOR)[1]
-    return row.speaker, row.speaker if row.ref == "1" else test.split("-")[0]
+    """The two speakers of a trial; one name alone stands for both."""
+    one, _, other = row.speaker.partition(SEPARATOR)
+    return one, other or one
 
 
 def without_silence(wav: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +17,18 @@ from probe_fakes import Spectral, make_corpus
 
 from sslbench.downstream.asv import data
 from sslbench.downstream.asv.eer import equal_error_rate
-from sslbench.downstream.asv.task import Task, without_silence
+from sslbench.downstream.asv.task import Task, _speakers, without_silence
 from sslbench.errors import SslbenchError
 from sslbench.probe.rundir import RunDir
 from sslbench.probe.runner import Named, ProbeSettings, run_task
+from sslbench.probe.task import Example, Prediction
+from sslbench.probe.train import better
+
+
+def clip(name: str, who: str, session: int | None = None) -> Example:
+    custom = {} if session is None else {"session": session}
+    cut: Any = SimpleNamespace(id=name, custom=custom, supervisions=[])
+    return Example(cut, -1, "", who)
 
 
 def test_official_layout(tmp_path: Path) -> None:
@@ -53,6 +66,61 @@ def test_equal_error_rate_by_hand() -> None:
     assert equal_error_rate([True, True, False, False], [4, 3, 2, 1]) == 0
     assert equal_error_rate([True, True, False, False], [1, 2, 3, 4]) == 1
     assert equal_error_rate([True, False, True, False], [4, 3, 2, 1]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_are_the_worst(bad: float) -> None:
+    """Trials of one speaker come first, as they are drawn: a head that diverged must not look perfect."""
+    same, scores = [True] * 5 + [False] * 5, [0.1 * k for k in range(10, 0, -1)]
+    assert equal_error_rate(same, scores) == 0
+    assert equal_error_rate(same, [bad] * 10) == 1
+    assert equal_error_rate(same, [bad, *scores[1:]]) == pytest.approx(0.2)
+    assert equal_error_rate(same, [*scores[:-1], bad]) == pytest.approx(0.2)
+    task = Task("smoke")
+    rows = [Prediction(f"{k}|x", f"{bad:.6f}", str(int(k < 5)), f"s{k % 3}") for k in range(10)]
+    assert task.metrics(rows)["eer"].value == task.selection(rows) == 100
+    assert better(99.9, task.selection(rows), task.higher_is_better)
+
+
+def test_both_speakers_of_a_trial_are_kept() -> None:
+    """Of Kaldi-style ids too, which do not begin with the speaker and a hyphen."""
+    task = Task("smoke")
+    task._trials, task._listed = {}, {}
+    examples = [clip(f"{who}_utt{k}", who) for who in ("S0001", "S0002") for k in range(2)]
+    rows = task.predictions("dev", examples, list(torch.eye(4)))
+    assert Counter(row.ref for row in rows) == {"1": 2, "0": 2}
+    for row in rows:
+        assert list(_speakers(row)) == [name.split("_")[0] for name in row.id.split("|")]
+
+
+def test_few_trials_are_all_pairs_and_as_many_of_two_speakers() -> None:
+    examples = [clip("a1", "x", 1), clip("b", "x", 1), clip("c", "x"), clip("a2", "y"), clip("d", "y", 2)]
+    wanted = {
+        (a.id, b.id)
+        for a, b in itertools.combinations(examples, 2)
+        if a.speaker == b.speaker and (a.cut.custom != b.cut.custom or not a.cut.custom)
+    }
+    trials = data.drawn_trials(examples)
+    assert {frozenset((t.enrol, t.test)) for t in trials if t.same} == set(map(frozenset, wanted))
+    speakers = {e.id: e.speaker for e in examples}
+    others = {frozenset((t.enrol, t.test)) for t in trials if not t.same}
+    assert len(others) == len(wanted) == 3
+    assert all(len({speakers[name] for name in pair}) == 2 for pair in others)
+
+
+def test_trials_of_a_large_corpus_are_drawn() -> None:
+    """From 200 million pairs, which are never made. Another order of the clips changes nothing."""
+    examples = [clip(f"u{n:05d}", f"s{n % 40:02d}", n % 3) for n in range(20_000)]
+    trials = data.drawn_trials(examples)
+    assert data.drawn_trials(examples[::-1]) == trials
+    assert Counter(t.same for t in trials) == {True: 5000, False: 5000}
+    assert len({frozenset((t.enrol, t.test)) for t in trials}) == 10_000
+    known = {e.id: e for e in examples}
+    for one, other, same in ((known[t.enrol], known[t.test], t.same) for t in trials):
+        assert (one.speaker == other.speaker) == same
+        assert not same or one.cut.custom != other.cut.custom
+    counts = Counter(known[t.enrol].speaker for t in trials if t.same)
+    assert 60 < min(counts.values()) <= max(counts.values()) < 200  # 125 each on average
 
 
 def test_silence_is_left_out() -> None:
