@@ -13,6 +13,7 @@ from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.downstream.sd.der import Turn, turns_of
 from sslbench.errors import SslbenchError
 
+HALF_MAX = float(np.finfo(np.float16).max)
 THRESHOLDS, MEDIANS = (0.3, 0.4, 0.5, 0.6, 0.7), (1, 11)  # s3prl/downstream/diarization/score.sh
 
 
@@ -24,8 +25,9 @@ class Answer:
     stride: int
 
     def text(self) -> str:
-        """`STRIDE SPEAKERS BASE64`."""
-        raw = base64.b64encode(self.logits.astype("<f2").tobytes()).decode()
+        """`STRIDE SPEAKERS BASE64`; logits beyond half precision become its largest, as infinite ones would
+        leave the order of speakers to chance."""
+        raw = base64.b64encode(self.logits.clip(-HALF_MAX, HALF_MAX).astype("<f2").tobytes()).decode()
         return f"{self.stride} {self.logits.shape[1]} {raw}"
 
     @staticmethod
@@ -37,6 +39,11 @@ class Answer:
             return Answer(logits.reshape(-1, int(speakers)).astype(np.float32), int(stride))
         except ValueError as error:
             raise SslbenchError(f"sd: is no diarization answer ({error})") from None
+
+    def of_length(self, frames: int) -> Answer:
+        """Cut to a number of frames, or continued with the last one."""
+        missing = max(0, frames - len(self.logits))
+        return Answer(np.pad(self.logits[:frames], ((0, missing), (0, 0)), mode="edge"), self.stride)
 
     def probabilities(self) -> NDArray[np.float32]:
         """(F, S) in [0, 1]."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sslbench.downstream.sd import archive
 from sslbench.downstream.sd.answer import MEDIANS, THRESHOLDS, Answer, turns_from, turns_text
@@ -15,18 +16,23 @@ from sslbench.downstream.sd.data import Conversation, frame_labels, is_kaldi, re
 from sslbench.downstream.sd.der import Errors, Turn, errors
 from sslbench.downstream.sd.frames import FrameScore, frame_score, pit_loss
 from sslbench.errors import SslbenchError
-from sslbench.probe.ctc import percent
+from sslbench.probe.metric import percent
 from sslbench.probe.task import Example, Parts, Prediction, ProbeTask
 from sslbench.report.schema import Metric
 
 SPEAKERS = 2
 CHUNK_FRAMES = 2000
 MICRO_BATCH = 8
+SPARE_FRAMES = 4  # most that an upstream may lack (s3prl/upstream/interfaces.py tolerates fewer than 5)
 COLLAR_S = 0.25
 
 
 class ChunkedLSTM(nn.Module):
-    """One LSTM and a linear map; it begins anew every `CHUNK_FRAMES` (s3prl's chunks)."""
+    """One LSTM and a linear map; it begins anew every `CHUNK_FRAMES` (s3prl's chunks).
+
+    An upstream may give fewer frames than a recording has labels. s3prl's expert then repeats the last frame
+    of the padded micro-batch, which in evaluation is one recording; here `SPARE_FRAMES` follow that frame.
+    """
 
     def __init__(self, input_dim: int, dim: int) -> None:
         """Map `input_dim` features to a logit per speaker."""
@@ -35,8 +41,14 @@ class ChunkedLSTM(nn.Module):
         self.linear = nn.Linear(dim, SPEAKERS)
 
     def forward(self, features: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
-        """(B, F, D) → (B, F, speakers)."""
-        parts = [self.linear(self.rnn(chunk)[0]) for chunk in features.split(CHUNK_FRAMES, dim=1)]
+        """(B, F, D), zero beyond (B,) frame counts → (B, F + SPARE_FRAMES, speakers)."""
+        continued = F.pad(features, (0, 0, 0, SPARE_FRAMES))
+        size = MICRO_BATCH if self.training else 1
+        for start in range(0, len(lens), size):
+            own = slice(start, start + size)
+            end = int(lens[own].max())
+            continued[own, end:] = features[own, end - 1 : end]
+        parts = [self.linear(self.rnn(chunk)[0]) for chunk in continued.split(CHUNK_FRAMES, dim=1)]
         return torch.cat(parts, dim=1)
 
 
@@ -89,14 +101,25 @@ class Task(ProbeTask):
     def _labels(self, target: Mapping[str, Any]) -> torch.Tensor:
         """(F, speakers) at the upstream's stride; frames are rounded down, at least one."""
         turns = [Turn(start, end, speaker) for start, end, speaker in target["turns"]]
-        frames = max(1, target["samples"] // self.stride)
+        frames = self._frames(target)
         return torch.from_numpy(frame_labels(turns, frames, self.stride, SPEAKERS, CHUNK_FRAMES))
+
+    def _frames(self, target: Mapping[str, Any]) -> int:
+        return max(1, int(target["samples"]) // self.stride)
 
     def decode(self, logits: torch.Tensor, lens: torch.Tensor) -> list[Any]:
         return [
-            Answer(each[:n].float().cpu().numpy(), self.stride).text()
+            Answer(each[: n + SPARE_FRAMES].float().cpu().numpy(), self.stride).text()
             for each, n in zip(logits, lens.tolist(), strict=True)
         ]
+
+    def predictions(self, part: str, examples: Sequence[Example], answers: Sequence[Any]) -> list[Prediction]:
+        """Every answer has as many frames as the recording has labels, as s3prl's expert sees to."""
+        fitted = [
+            Answer.of(answer).of_length(self._frames(example.target)).text() if answer else answer
+            for example, answer in zip(examples, answers, strict=True)
+        ]
+        return super().predictions(part, examples, fitted)
 
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, Metric]:
         """At threshold 0.5 without a filter; the protocol's lowest of ten is beside it."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from probe_fakes import Spectral
 
 from sslbench.downstream.sd.answer import Answer, turns_from, turns_text
@@ -16,8 +19,10 @@ from sslbench.downstream.sd.data import FILES, read_kaldi
 from sslbench.downstream.sd.der import Turn, errors, turns_of
 from sslbench.downstream.sd.task import Task
 from sslbench.errors import SslbenchError
+from sslbench.nn.foreign import ForeignUpstream
+from sslbench.probe.rundir import RunDir
 from sslbench.probe.runner import Named, ProbeSettings, run_task
-from sslbench.probe.task import Prediction
+from sslbench.probe.task import Example, Prediction
 
 
 def drawn(seed: int, speakers: str, turns: int) -> list[Turn]:
@@ -79,6 +84,8 @@ def test_answers_are_text_and_come_back() -> None:
     assert again.stride == 320
     np.testing.assert_allclose(again.logits, logits, rtol=1e-3)
     assert Answer.of(again.text()).text() == again.text()
+    huge = Answer.of(Answer(np.array([[1e6, -1e6]], dtype=np.float32), 320).text())  # of a head that diverged
+    assert np.isfinite(huge.logits).all()
     with pytest.raises(SslbenchError, match="no diarization answer"):
         Answer.of("320 2 %%%")
     turns = [Turn(1.25, 2, "b c"), Turn(0, 1, "a")]
@@ -163,6 +170,42 @@ def test_manifests_with_turns(mini_corpus: Path) -> None:
     assert all(parts.values())
     with pytest.raises(SslbenchError, match="split"):
         Task("smoke").prepare(mini_corpus.parent / "audio" / "LibriSpeech")
+
+
+class Short(Spectral):
+    """One frame fewer than round(T / stride), as HuBERT's convolutions give."""
+
+    def forward(self, wavs: list[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
+        return {"hidden_states": [state[:, :-1] for state in super().forward(wavs)["hidden_states"]]}
+
+
+@pytest.mark.parametrize(("upstream", "seconds", "frames"), [(Short, 2.0, 100), (Spectral, 1.99, 99)])
+def test_answers_have_the_labels_frames(
+    upstream: type[Spectral], seconds: float, frames: int, tmp_path: Path
+) -> None:
+    """Where the upstream gives one frame less than the labels, or rounding one more (99.5)."""
+    root = kaldi(tmp_path / "d", seconds)
+    task = Task("smoke")
+    task.dim = 4
+    task.protocol = replace(task.protocol, steps=2, eval_every=1, lr_grid=[1e-2], batch_clips=2)
+    settings = ProbeSettings(root, tmp_path / "exp", tmp_path / "results")
+    run_task(task, lambda: ForeignUpstream(upstream(), "imported"), Named("fake", "fake"), settings)
+    for part in ("dev", "test"):
+        rows = RunDir(tmp_path / "exp" / "sd").predictions(1e-2, part)
+        assert [Answer.of(row.hyp).logits.shape for row in rows] == [(frames, 2)] * 2
+
+
+def test_answers_are_cut_or_continued() -> None:
+    task = Task("smoke")
+    logits = torch.arange(70.0).view(1, 35, 2)
+    target = {"samples": 9_900, "turns": []}  # 30.9 frames
+    cut: Any = SimpleNamespace(id="r")
+    example = Example(cut, target, "", "r")
+    for given, wanted in ((31, [*range(30)]), (29, [*range(30)]), (20, [*range(24), *[23] * 6])):
+        (row,) = task.predictions("dev", [example], task.decode(logits, torch.tensor([given])))
+        assert Answer.of(row.hyp).logits[:, 0].tolist() == [2.0 * frame for frame in wanted]
+    (row,) = task.predictions("dev", [example], [""])  # the answers are to come from elsewhere
+    assert row.hyp == ""
 
 
 def test_recordings_of_milliseconds_are_scored(tmp_path: Path) -> None:

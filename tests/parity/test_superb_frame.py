@@ -6,6 +6,7 @@ PR's are in tests/downstream/test_pr.py. Each has a control: a changed weight or
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from sslbench.downstream.superb_asr.task import LETTERS
 from sslbench.downstream.superb_asr.task import Task as Recognition
 from sslbench.probe.recurrent import RecurrentHead
 from sslbench.probe.specaug import SpecAugment
-from sslbench.probe.task import Prediction
+from sslbench.probe.task import Example, Prediction
 
 pytest.importorskip("s3prl")
 DIM, HIDDEN = 24, 16
@@ -238,10 +239,13 @@ def sd_expert(folder: Path) -> Any:
 
 
 def test_diarization_equals_s3prls_expert(tmp_path: Path) -> None:
-    from sslbench.downstream.sd.answer import turns_text
+    import numpy as np
+
+    from sslbench.downstream.sd.answer import Answer, turns_text
     from sslbench.downstream.sd.der import Turn
     from sslbench.downstream.sd.task import Task
 
+    h5py = pytest.importorskip("h5py", reason="pip install 'sslbench[superb]'")
     theirs = sd_expert(tmp_path)
     task = Task("smoke")
     task.dim = HIDDEN
@@ -255,7 +259,8 @@ def test_diarization_equals_s3prls_expert(tmp_path: Path) -> None:
         [Turn(0.0, 0.4, "x")],
         [Turn(0.2, 0.3, "q"), Turn(0.25, 0.6, "p")],
     ]
-    features = clips(50, 31, 30)  # the second has one frame more than its label, as rounding gives
+    # less than the labels, as convolutions give (also the longest), and more, as rounding gives
+    features = clips(49, 31, 28)
     targets = [
         {"samples": n, "turns": [[t.start, t.end, t.speaker] for t in turns]}
         for n, turns in zip((16_000, 9_900, 9_600), talks, strict=True)
@@ -272,18 +277,27 @@ def test_diarization_equals_s3prls_expert(tmp_path: Path) -> None:
     expected.backward()
     torch.testing.assert_close(head.rnn.weight_hh_l0.grad, theirs.model.rnn.weight_hh_l0.grad)
 
-    rows = []
     single = records("acc", "der")
-    for clip, label, turns in zip(features, labels, talks, strict=True):
-        with torch.no_grad():
-            theirs("dev", [clip], [label], [len(label)], None, single)
-            answer = task.decode(head(clip[None], torch.tensor([len(clip)])), torch.tensor([len(label)]))[0]
-        rows.append(Prediction(turns_text(turns), answer, turns_text(turns), "s"))
+    head.eval(), theirs.eval()
+    with torch.no_grad():
+        for number, (clip, label) in enumerate(zip(features, labels, strict=True)):  # one by one, as s3prl
+            theirs("test", [clip], [label], [len(label)], str(number), single)
+        answers = task.decode(head(padded, lens), lens)
+    cuts: list[Any] = [SimpleNamespace(id=str(number)) for number in range(3)]
+    examples = [
+        Example(cut, target, turns_text(turns), "s")
+        for cut, target, turns in zip(cuts, targets, talks, strict=True)
+    ]
+    rows = task.predictions("test", examples, answers)
+    for row in rows:
+        with h5py.File(tmp_path / "scoring/predictions" / f"{row.id}.h5") as file:
+            np.testing.assert_allclose(Answer.of(row.hyp).probabilities(), file["T_hat"][:], atol=1e-3)
     ours = task.metrics(rows)
     assert ours["frame_acc"].value == pytest.approx(100 * sum(single["acc"]) / 3)
     assert ours["frame_der"].value == pytest.approx(100 * sum(single["der"]) / 3)
     assert 0 < ours["frame_acc"].value < 100
 
+    head.train()
     head.linear.bias.data[0] += 3.0  # control
     assert abs(float(task.loss(head(padded, lens), lens, targets).detach() - expected.detach())) > 1e-2
 
