@@ -31,8 +31,6 @@ class Protocol:
     """Gradient norm bound."""
     eval_every: int = 4_000
     """Updates between dev evaluations; the best state on dev is kept."""
-    bucket_by_length: bool = False
-    """Batches of clips of similar length, in random order of batches."""
     max_train_clip_s: float | None = None
     """Longer training clips are cut to this."""
     early_stop: bool = False

@@ -122,7 +122,7 @@ class ProbeTask(ABC):
 
     def batches(self, examples: Sequence[Example], seed: int) -> Iterator[list[int]]:
         """Endless batches of positions in `examples` for training; the default follows the protocol."""
-        return batches([example.cut.duration for example in examples], self.protocol, seed)
+        return batches(len(examples), self.protocol.batch_clips, seed)
 
     @abstractmethod
     def loss(self, logits: torch.Tensor, lens: torch.Tensor, targets: Sequence[Any]) -> torch.Tensor:
