@@ -26,6 +26,12 @@ def corpus_lexicon(root: Path) -> Lexicon:
     return {**read_lexicon(home, LEXICONS), **lexicon} if home else lexicon
 
 
+def lexicon_files(root: Path) -> list[Path]:
+    """The files behind `corpus_lexicon`, the first to know a word first."""
+    folders = dict.fromkeys(filter(None, (root, librispeech_home(root))))
+    return [path for folder in folders for name in LEXICONS if (path := folder / name).is_file()]
+
+
 def has_stress(lexicon: Lexicon) -> bool:
     """Whether vowels carry stress digits, as in CMUdict and LibriSpeech's lexicons."""
     return any(phone[-1].isdigit() for phones in lexicon.values() for phone in phones)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,17 @@ import torch
 from torch import nn
 
 from sslbench.data.phones import phones_of
-from sslbench.downstream.pr.data import LEXICONS, corpus_lexicon, has_stress, official_phones
+from sslbench.downstream.pr.data import (
+    LEXICONS,
+    corpus_lexicon,
+    has_stress,
+    lexicon_files,
+    official_phones,
+)
 from sslbench.errors import SslbenchError
 from sslbench.probe.ctc import best_path, ctc_loss, error_rate, window_batches
 from sslbench.probe.files import speaker
-from sslbench.probe.splits import open_parts
+from sslbench.probe.splits import librispeech_home, open_parts
 from sslbench.probe.task import Example, Parts, Prediction, ProbeTask
 from sslbench.report.schema import Metric
 
@@ -76,6 +82,20 @@ class Task(ProbeTask):
         # the end symbol is part of the target, as in s3prl's text encoder
         target = (*(index.get(phone, UNKNOWN) for phone in sequence), END)
         return Example(cut, target, " ".join(sequence), speaker(cut))
+
+    def s3prl_values(self, root: Path) -> Mapping[str, Any]:
+        home, lexica = librispeech_home(root), lexicon_files(root)
+        if home is None or not lexica:
+            raise SslbenchError(
+                f"pr: {root}: s3prl's runner reads LibriSpeech's own folders and a lexicon beside them "
+                f"({' or '.join(LEXICONS)}); see downstream/pr/README.md, or leave --engine out"
+            )
+        if self.labels and self.labels != SPECIAL + official_phones():
+            raise SslbenchError(
+                f"pr: {root}: s3prl's runner knows phones with stress marks only, as in its own lexica "
+                f"({', '.join(LEXICONS[1:])}); put those there, or leave --engine out"
+            )
+        return {"home": str(home), "lexica": [str(path) for path in lexica]}
 
     def head(self, input_dim: int) -> nn.Module:
         return FrameHead(input_dim, len(self.labels))

@@ -77,6 +77,9 @@ class Task(ProbeTask):
         target = {"samples": int(talk.cut.num_samples or 0), "turns": turns}
         return Example(talk.cut, target, turns_text(talk.scored), str(talk.cut.id))
 
+    def s3prl_values(self, root: Path) -> Mapping[str, Any]:
+        return {"head_dim": self.dim}
+
     def head(self, input_dim: int) -> nn.Module:
         return ChunkedLSTM(input_dim, self.dim)
 

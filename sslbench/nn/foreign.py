@@ -59,6 +59,7 @@ class ForeignUpstream(nn.Module):
         Returns:
             `hidden_states`: list of (B, ceil(max T / stride), D), zero beyond each clip's
             ceil(T/stride) frames; missing frames repeat the last one, as in `S3PRLUpstream`.
+            `emitted`: list of B counts, how many of a clip's frames the expert itself gave.
 
         Raises:
             SslbenchError: no clip, an empty one, or frames that do not fit the downsample rate.
@@ -71,13 +72,16 @@ class ForeignUpstream(nn.Module):
         padded = [nn.functional.pad(wav, (0, max(0, MIN_SAMPLES - len(wav)))) for wav in wavs]
         groups = [[wav] for wav in padded] if self._alone else [padded]
         batches = [self.expert(group)["hidden_states"] for group in groups]
+        emitted: list[int] = []
         for group, batch in zip(groups, batches, strict=True):
             check_frames(max(map(len, group)), batch[0].shape[1], self.get_downsample_rates())
+            emitted += [batch[0].shape[1]] * len(group)
         states = [
             _join([_fit(batch[layer], max(lens)) for batch in batches], lens)
             for layer in range(len(batches[0]))
         ]
-        return {"hidden_states": states, "last_hidden_state": states[-1]}
+        emitted = [min(pair) for pair in zip(emitted, lens, strict=True)]
+        return {"hidden_states": states, "last_hidden_state": states[-1], "emitted": emitted}
 
 
 def check_frames(samples: int, frames: int, stride: int) -> None:

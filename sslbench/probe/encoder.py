@@ -43,8 +43,9 @@ def same_sample(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]
 class Encoder:
     """Layers as one tensor per clip, in true eval mode and without gradients.
 
-    A clip of n samples has round(n / stride) frames, at least one: the rule of s3prl's featurizer
-    (s3prl/upstream/interfaces.py, `tolist`), whose protocol this engine follows.
+    A clip of n samples has round(n / stride) frames, at least one, or as many as its upstream emits where
+    these are fewer (`ForeignUpstream`: 49 of a second for HuBERT, 98 for fbank): s3prl's featurizer
+    (s3prl/upstream/interfaces.py, `tolist`), whose protocol this engine follows, cuts and never fills up.
     """
 
     def __init__(self, upstream: nn.Module, device: str = "cpu", precision: str = "fp32") -> None:
@@ -63,36 +64,39 @@ class Encoder:
         rate: Any = upstream.get_downsample_rates
         self.stride = int(rate("hidden_states"))
         noise = torch.randn(SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(0)) * 0.1
-        probe = self._states([noise])
+        probe, (emitted,) = self._states([noise])
         shapes = {tuple(state.shape) for state in probe}
         if len(shapes) != 1:
             raise SslbenchError(
                 f"upstream: its layers differ in shape ({sorted(shapes)}); see 'sslbench check UPSTREAM'"
             )
         check_frames(SAMPLE_RATE_HZ, probe[0].shape[1], self.stride)
-        self.sample = [_sampled(state) for state in probe]
+        frames = min(self.num_frames(SAMPLE_RATE_HZ), emitted)
+        self.sample = [_sampled(state[:, :frames]) for state in probe]
         """Some values of each layer on the fixed noise: they tell other code from the same."""
         self.layers, self.dim = len(probe), int(probe[0].shape[-1])
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a clip."""
+        """Most frames that a clip can have."""
         return max(1, round(num_samples / self.stride))
 
     def encode(self, wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """(L, F, D) float32 on the CPU for each (T,) clip."""
-        states = torch.stack(self._states(list(wavs))).float().cpu()  # (L, B, F, D)
+        layers, emitted = self._states(list(wavs))
+        states = torch.stack(layers).float().cpu()  # (L, B, F, D)
         check_frames(max(map(len, wavs)), states.shape[2], self.stride)
         if not bool(torch.isfinite(states).all()):
             raise SslbenchError("upstream: gives values that are not finite; check its checkpoint")
-        return [states[:, i, : self.num_frames(len(wav))] for i, wav in enumerate(wavs)]
+        frames = [min(self.num_frames(len(wav)), own) for wav, own in zip(wavs, emitted, strict=True)]
+        return [states[:, i, :count] for i, count in enumerate(frames)]
 
-    def _states(self, wavs: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _states(self, wavs: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[int]]:
+        """Layers, each (B, F, D), and the frames that the upstream itself gave each clip."""
         bf16 = torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), bf16:
-            states: list[torch.Tensor] = list(
-                self.upstream([w.to(self.device) for w in wavs])["hidden_states"]
-            )
-        return states
+            given = self.upstream([wav.to(self.device) for wav in wavs])
+        states = list(given["hidden_states"])
+        return states, given.get("emitted", [states[0].shape[1]] * len(wavs))
 
     def tolerance(self) -> float:
         """How far `sample` may be from that of the same code on other threads, relative to a layer's peak."""

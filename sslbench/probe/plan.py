@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lhotse.cut import Cut, MonoCut
+from lhotse import AudioSource
+from lhotse.cut import Cut, MixedCut, MonoCut
 
 from sslbench import __version__
 from sslbench.config import to_dict
@@ -16,6 +17,7 @@ from sslbench.io import sha256_json
 from sslbench.probe.task import PARTS, Example, Parts, ProbeTask, limited
 
 SAMPLED_BYTES = 4096
+WHOLE_BYTES = 1 << 16  # of a file that is read whole
 
 
 @dataclass(frozen=True)
@@ -74,31 +76,47 @@ def _shortened(example: Example, longest_s: float | None, seed: int) -> Example:
     return replace(example, cut=example.cut.truncate(offset=offset, duration=longest_s, preserve_id=True))
 
 
-def _place(cut: Cut) -> tuple[str, float, float]:
-    path = _file(cut)
-    return (path or "", float(cut.start), float(cut.duration))
+def _place(cut: Cut) -> tuple[list[str], float, float, list[str]]:
+    return [str(s.source) for s in _sources(cut)], float(cut.start), float(cut.duration), _treatment(cut)
 
 
-def _file(cut: Cut) -> str | None:
-    if not isinstance(cut, MonoCut) or cut.recording is None:
-        return None
-    sources = cut.recording.sources
-    return str(sources[0].source) if len(sources) == 1 and sources[0].type == "file" else None
+def _sources(cut: Cut) -> list[AudioSource]:
+    """What the cut's audio is read from, those of all tracks of a mixture."""
+    cuts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
+    recordings = [getattr(one, "recording", None) for one in cuts]  # padding has none
+    return [source for recording in recordings if recording is not None for source in recording.sources]
+
+
+def _treatment(cut: Cut) -> list[str]:
+    """A checksum of what the cut makes of its files (mixing, channel, transforms); none for reading one."""
+    if isinstance(cut, MonoCut) and cut.channel == 0 and not (cut.recording and cut.recording.transforms):
+        return []
+    return [sha256_json(_without(cut.to_dict(), {"sources", "supervisions", "custom"}))]
+
+
+def _without(value: Any, names: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(inner, names) for key, inner in value.items() if key not in names}
+    return [_without(inner, names) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def audio_digest(examples: list[Example]) -> str:
     """A checksum that changes when an audio file does: of each one's size and three samples of its bytes.
 
-    Whole files are not read, which would take hours for large corpora; time stamps are left out, so that a
-    copied corpus counts as the same.
+    Files above `WHOLE_BYTES` are not read whole, which would take hours for large corpora; time stamps are
+    left out, so that a copied corpus counts as the same.
     """
     digest = hashlib.sha256()
     seen: dict[str, bytes] = {}
-    for example in examples:
-        path = _file(example.cut)
-        if path is not None and path not in seen:
+    for source in (source for example in examples for source in _sources(example.cut)):
+        if source.type != "file":
+            held = source.source
+            digest.update(held if isinstance(held, bytes) else str(held).encode())
+            continue
+        path = str(source.source)
+        if path not in seen:
             seen[path] = _sampled(Path(path))
-        digest.update(seen.get(path or "", b""))
+        digest.update(seen[path])
     return digest.hexdigest()
 
 
@@ -109,7 +127,7 @@ def _sampled(path: Path) -> bytes:
         with path.open("rb") as stream:
             for start in (0, size // 2, max(0, size - SAMPLED_BYTES)):
                 stream.seek(start)
-                digest.update(stream.read(SAMPLED_BYTES))
+                digest.update(stream.read(WHOLE_BYTES if size <= WHOLE_BYTES else SAMPLED_BYTES))
     except OSError:
         return b"unreadable"
     return digest.digest()
@@ -122,7 +140,8 @@ def identity(task: ProbeTask, plan: Plan, audio: str, grid: list[float]) -> dict
     if task.protocol.early_stop:  # then grid points depend on each other
         protocol["lr_grid"] = grid
     data = [
-        [e.id, e.cut.start, e.cut.duration, e.reference, sha256_json(_plain(e.target))] for e in plan.examples
+        [e.id, e.cut.start, e.cut.duration, e.reference, sha256_json(_plain(e.target)), *_treatment(e.cut)]
+        for e in plan.examples
     ]
     return {
         "tier": task.tier,

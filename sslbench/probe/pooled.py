@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslbench.errors import SslbenchError
 from sslbench.probe.grid import FrameGrid, Grid, make_optimizer, new_probe
 from sslbench.probe.store import Store
 from sslbench.probe.task import Example, ProbeTask
@@ -135,7 +136,15 @@ def make_grid(
     seed: int,
     device: str = "cpu",
 ) -> Grid:
-    """The stacked computation where the head allows it, else K probes over shared batches."""
-    if isinstance(task, UtteranceTask) and type(task.head(store.dim)) is MeanHead:
-        return PooledGrid(task, store, examples, lrs, seed, device)
-    return FrameGrid(task, store, examples, lrs, seed, device)
+    """The stacked computation for tasks on means, else K probes over shared batches.
+
+    Raises:
+        SslbenchError: a task on means whose head is not linear up to the mean, so that frames matter.
+    """
+    if not task.pooled:
+        return FrameGrid(task, store, examples, lrs, seed, device)
+    if not isinstance(task, UtteranceTask) or type(task.head(store.dim)) is not MeanHead:
+        raise SslbenchError(
+            f"{task.name}: its head is no MeanHead, so means over time do not serve it; set pooled = False"
+        )
+    return PooledGrid(task, store, examples, lrs, seed, device)

@@ -36,13 +36,21 @@ class Unfinished:
         """Seconds that runs before this one spent on what they saved."""
         self._started = self._saved = time.monotonic()
 
-    def load(self, grid: Grid, points: Sequence[Point]) -> dict[str, Any] | None:
-        """Put grid and points back. Returns the `progress` given to `save`; None without a file."""
+    def _stored(self) -> dict[str, Any]:
         if not self.path.is_file():
+            return {}
+        stored: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        return stored if stored["key"] == self.key else {}
+
+    def values(self) -> list[float]:
+        """The grid points whose training is in the file; none without a file of this key."""
+        return [point["value"] for point in self._stored().get("points", [])]
+
+    def load(self, grid: Grid, points: Sequence[Point]) -> dict[str, Any] | None:
+        """Put grid and points back. Returns the `progress` given to `save`; None without a file of them."""
+        if self.values() != [point.value for point in points]:
             return None
-        stored = torch.load(self.path, map_location="cpu", weights_only=True)
-        if stored["key"] != self.key:
-            return None
+        stored = self._stored()
         grid.restore(stored["grid"])
         for point, values in zip(points, stored["points"], strict=True):
             for name, value in values.items():

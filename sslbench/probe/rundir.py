@@ -66,9 +66,9 @@ class RunDir:
         """The folder of one unit: a grid point (of a fold)."""
         return self.folder / fold / f"lr-{lr!r}"
 
-    def unfinished(self, fold: str, key: str, points: list[float]) -> Unfinished:
-        """Where the training of some grid points of a fold is kept until it is done."""
-        return Unfinished(self.folder / fold / "training.pt", sha256_json([key, fold, points]))
+    def unfinished(self, fold: str, key: str) -> Unfinished:
+        """Where the training of a fold's grid points is kept until it is done."""
+        return Unfinished(self.folder / fold / "training.pt", sha256_json([key, fold]))
 
     def finished(self, fold: str = "") -> dict[float, dict[str, Any]]:
         """`done.json` of every finished unit of a fold, by grid point."""

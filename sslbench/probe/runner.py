@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch import nn
 
 from sslbench.errors import SslbenchError
 from sslbench.io import sha256_json
+from sslbench.nn.upstream import weights_of
 from sslbench.probe.encoder import Encoder, libraries
 from sslbench.probe.estimate import announce
 from sslbench.probe.plan import Plan, audio_digest, identity, make_plan
@@ -26,6 +26,9 @@ from sslbench.probe.store import CachedStore, LiveStore, Store, cache_bytes
 from sslbench.probe.task import Example, ProbeTask, UntrainedTask
 from sslbench.probe.train import Fold, GridTrainer, Point
 from sslbench.report.schema import ResultRow
+from sslbench.report.store import check_replaceable
+from sslbench.tiers import Tier
+from sslbench.train.logging import peak_mem_bytes
 
 
 @dataclass
@@ -38,7 +41,7 @@ class ProbeSettings:
     """Experiment folder; each task has its own below."""
     results: Path
     """Folder of result rows; a row names its files relative to itself."""
-    tier: Literal["smoke", "short", "full"] = "smoke"
+    tier: Tier = "smoke"
     """Which of the task's protocols."""
     seed: int = 0
     """Of initial weights, batch order and reduced data."""
@@ -90,6 +93,7 @@ def run_task(
         if settings.tier == "full":
             raise SslbenchError("--early_stop: tier 'full' is the official protocol, which trains every rate")
         task.protocol = replace(task.protocol, early_stop=True)
+    check_replaceable(settings.results, named.system, task.name, task.tier)
     run = RunDir(settings.exp / task.name)
     plan = make_plan(task, settings.data, settings.seed)
     upstream = load()
@@ -108,6 +112,7 @@ def run_task(
     claimed = known | {
         "outputs": run.sample(encoder.sample, encoder.tolerance()),
         "libraries": libraries(),
+        "features": "kept" if _kept(task, plan.examples, encoder, settings) else "live",
     }
     run.claim(claimed, {"task": task.name, "tier": task.tier, "lr_grid": grid, "folds": list(plan.folds)})
     _train_missing(run, task, grid, plan, encoder, settings, sha256_json(claimed))
@@ -120,7 +125,7 @@ def run_task(
 def check_weights(named: Named, upstream: nn.Module, settings: ProbeSettings) -> None:
     """Say whose weights these are. Raises `SslbenchError` for random ones that nobody asked for at tier full:
     s3prl's upstreams are built with such where their checkpoint cannot be fetched."""
-    weights, sha256 = getattr(upstream, "weights", "random"), getattr(upstream, "weights_sha256", None)
+    weights, sha256 = weights_of(upstream)
     print(f"weights: {weights}{f' ({sha256[:12]})' if sha256 else ''}", file=sys.stderr, flush=True)
     if weights == "random" and settings.tier == "full" and not settings.random_weights:
         raise SslbenchError(
@@ -153,34 +158,45 @@ def _train_missing(
             continue
         began = time.monotonic()
         parts = {part: [n for n in numbers if good[n]] for part, numbers in plan.folds[name].items()}
-        unfinished = run.unfinished(name, key, values)
-        points = _solve(task, Fold(name, plan.examples, parts), store, values, settings, unfinished)
+        unfinished = run.unfinished(name, key)
+        together = _together(task, grid, values, unfinished.values())
+        points = _solve(task, Fold(name, plan.examples, parts), store, together, settings, unfinished)
         cost = {
-            "wall_s": (time.monotonic() - began + unfinished.earlier_s) / len(values) + features_s / left,
+            "wall_s": (time.monotonic() - began + unfinished.earlier_s) / len(together) + features_s / left,
             "features_s": features_s / left,
-            "peak_mem_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
+            "peak_mem_bytes": float(peak_mem_bytes()),
             "params_trainable": float(sum(v.numel() for v in points[0].best_state.values())),
         }
         for point in points:
-            run.finish(point, name, cost)
+            if point.value in values:
+                run.finish(point, name, cost)
         unfinished.remove()
+
+
+def _together(task: ProbeTask, grid: list[float], missing: list[float], begun: list[float]) -> list[float]:
+    """The grid points to train for the missing ones: those of an interrupted training that has them all, and
+    the whole grid where points depend on each other."""
+    if not isinstance(task, UntrainedTask) and task.protocol.early_stop:
+        return grid
+    return begun if set(missing) <= set(begun) else missing
+
+
+def _kept(task: ProbeTask, examples: list[Example], encoder: Encoder, settings: ProbeSettings) -> bool:
+    """Whether features are kept on disk. Means always are: they are small, and every step reads them."""
+    wanted = cache_bytes(examples, encoder, task.pooled, settings.cache_precision)
+    return task.pooled or wanted <= settings.cache_gb * 1e9
 
 
 def open_store(
     run: RunDir, task: ProbeTask, examples: list[Example], encoder: Encoder, settings: ProbeSettings, key: str
 ) -> Store:
-    """A cache when it fits into the limit, else features computed anew for every batch.
-
-    Means over time are always cached: they are small, and training reads each of them at every step.
-    """
-    precision = settings.cache_precision
-    wanted = cache_bytes(examples, encoder, task.pooled, precision)
-    if not task.pooled and wanted > settings.cache_gb * 1e9:
-        print(f"features: {wanted / 1e9:.1f} GB are above the cache limit; they are computed for each batch")
-        return LiveStore(examples, encoder, task.pooled, run.folder / "skipped.jsonl", task.waveform)
+    """A cache when it fits into the limit, else features computed anew for every batch."""
+    if not _kept(task, examples, encoder, settings):
+        print(f"features: above the limit of {settings.cache_gb:g} GB; they are computed for each batch")
+        return LiveStore(examples, encoder, run.folder / "skipped.jsonl", task.waveform)
     return CachedStore(
-        run.cache, examples, encoder, task.pooled, key, precision=precision, waveform=task.waveform,
-        progress=f"{task.name}: features",
+        run.cache, examples, encoder, task.pooled, key, precision=settings.cache_precision,
+        waveform=task.waveform, progress=f"{task.name}: features",
     )  # fmt: skip
 
 
@@ -216,6 +232,7 @@ def upstream_loader(name: str, ckpt: Path | None) -> Callable[[], nn.Module]:
 
         if ckpt is not None and not ckpt.exists():
             raise SslbenchError(f"--ckpt {ckpt}: no such checkpoint")
-        return load_upstream(name, ckpt=ckpt)
+        # tier full refuses random weights, `check_weights` says them at the others
+        return load_upstream(name, ckpt=ckpt, stand_in=True)
 
     return load

@@ -2,7 +2,8 @@
 
 The runner works in a process of its own, because it replaces `builtins.isinstance`, evaluates strings, and
 wants its checkout as the working folder. A task says in its `s3prl.yaml` what the runner is given. Its
-answers are read from files; nothing is taken from its log.
+answers are read from files; nothing is taken from its log. It knows no part of a corpus: where a tier reduces
+the data, its row is of all of it, and says so by its hours and the hash of its data.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sslbench import config as configs
 from sslbench import provenance
 from sslbench.errors import SslbenchError
 from sslbench.io import read_yaml, sha256_json, write_text
+from sslbench.nn.upstream import weights_of
 from sslbench.probe.encoder import Encoder
 from sslbench.probe.files import test_split
 from sslbench.probe.plan import audio_digest, identity, make_plan
@@ -34,7 +36,7 @@ from sslbench.probe.score import over_folds
 from sslbench.probe.submit import OwnFormat
 from sslbench.probe.task import Prediction, ProbeTask
 from sslbench.report.schema import Data, Metric, ResultRow, Search
-from sslbench.report.store import make_row, row_path
+from sslbench.report.store import check_replaceable, make_row, row_path
 
 RUNNER = "sslbench.integrations.s3prl.run_downstream"
 _HOLE = re.compile(r"\$\{(\w+)\}")
@@ -79,13 +81,15 @@ def run_task_s3prl(
     Raises:
         SslbenchError: no template, no s3prl there, or the runner failed (with the end of its log).
     """
+    system = f"{named.system}.s3prl"
+    check_replaceable(settings.results, system, task.name, task.tier)
     template = load_template(task)
     check_root(root, template)
     _check_data(task, template, settings.data)
     if len(settings.lrs) > 1:
         raise SslbenchError("--engine s3prl: runs one learning rate; name it with --lrs, or leave --lrs out")
     lr = settings.lrs[0] if settings.lrs else template.lr
-    task.protocol = replace(task.protocol, lr_grid=[lr])
+    task.protocol = replace(task.protocol, lr_grid=[lr], train_hours=None, dev_hours=None, test_hours=None)
     plan = make_plan(task, settings.data, settings.seed)
     upstream = upstream_loader(named.upstream, ckpt)()
     check_weights(named, upstream, settings)
@@ -109,15 +113,15 @@ def run_task_s3prl(
         scores.append(task.metrics(found))
         rows += found
     write_predictions(folder / "test.jsonl", rows)
-    system = f"{named.system}.s3prl"
     custom = plan.test()[0].cut.custom or {}
+    weights, weights_sha256 = weights_of(upstream)
     return make_row(
         system=system,
         upstream=named.upstream,
         evaluation=task.name,
         tier=task.tier,
-        weights=str(getattr(upstream, "weights", "random")),
-        weights_sha256=getattr(upstream, "weights_sha256", None),
+        weights=weights,
+        weights_sha256=weights_sha256,
         data=Data(
             corpus=str(custom.get("corpus", settings.data.resolve().name)),
             split=test_split(settings.data, task.settings),
@@ -196,7 +200,7 @@ def runner_config(
         "data": str(data.resolve()), "lr": lr, "steps": protocol.steps, "fold": fold,
         "eval_every": min(protocol.eval_every, protocol.steps), "accumulate": template.accumulate,
         "micro_batch": max(1, protocol.batch_clips // template.accumulate),
-        "head_dim": getattr(task, "dim", 0),
+        **task.s3prl_values(data.resolve()),
     }  # fmt: skip
     filled: dict[str, Any] = _filled(template.config, values)
     return filled
@@ -227,6 +231,8 @@ def _train_and_decode(
         if stored == key:
             return float(took_s)
         raise SslbenchError(f"{folder}: holds another run; use another --out, or remove it")
+    for left_over in folder.glob("*.ckpt"):  # of a run that was killed, maybe with other settings
+        left_over.unlink()
     started = time.monotonic()
     common = ["--device", settings.device, "--seed", str(settings.seed)]
     train = ["-m", "train", "-u", named.upstream, "-d", template.downstream, *common]

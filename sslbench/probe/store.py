@@ -1,7 +1,8 @@
 """Features for training: computed once and kept in shards, or computed anew when they would not fit.
 
-Both stores give the same numbers for the same clips (up to the cache's number format, which rows state),
-so the choice changes cost only.
+Both stores give the same numbers for the same clips (up to the cache's number format, which rows state)
+where a clip's features do not depend on its batch, as those of our own upstreams; s3prl's may. A run that
+was begun with one is therefore not gone on with the other.
 """
 
 from __future__ import annotations
@@ -108,11 +109,10 @@ class LiveStore(Store):
     """Features computed when asked for: no disk, one upstream pass per batch for the whole grid."""
 
     def __init__(
-        self, examples: Sequence[Example], encoder: Encoder, pooled: bool, skipped: Path,
-        waveform: Waveform | None = None,
-    ) -> None:  # fmt: skip
+        self, examples: Sequence[Example], encoder: Encoder, skipped: Path, waveform: Waveform | None = None
+    ) -> None:
         """Check that every clip can be read (headers and samples once, no upstream)."""
-        self.examples, self.encoder, self.pooled, self.waveform = examples, encoder, pooled, waveform
+        self.examples, self.encoder, self.waveform = examples, encoder, waveform
         self.layers, self.dim = encoder.layers, encoder.dim
         skips = SkipLog(skipped, limit_share=1.0)
         batches = _read_ahead(([n] for n in range(len(examples))), examples)
@@ -130,8 +130,7 @@ class LiveStore(Store):
             wavs.append(self.waveform(wav) if self.waveform else wav)
             if sum(map(len, wavs)) / 16_000 >= BATCH_DURATION_S:
                 clips, wavs = clips + self.encoder.encode(wavs), []
-        clips += self.encoder.encode(wavs) if wavs else []
-        return [clip.mean(dim=1, keepdim=True) for clip in clips] if self.pooled else clips
+        return clips + self.encoder.encode(wavs) if wavs else clips
 
 
 class _Source:

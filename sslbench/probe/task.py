@@ -151,6 +151,14 @@ class ProbeTask(ABC):
         """The row's scores of the chosen grid point; for scores that tune something on dev."""
         return self.metrics(test)
 
+    def s3prl_values(self, root: Path) -> Mapping[str, Any]:
+        """What only the task knows of the holes in its `s3prl.yaml`, for data at `root`.
+
+        Raises:
+            SslbenchError: data that s3prl's runner cannot read.
+        """
+        return {}
+
     def facts(self) -> Mapping[str, Any]:
         """What else decides the result (for the identity of a run)."""
         return {"labels": self.labels}

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sslbench.errors import CorruptFileError, SslbenchError
 from sslbench.io import read_json, write_text
 from sslbench.report.schema import ResultRow
+from sslbench.tiers import TIERS
 
 
 def row_path(root: Path | str, system: str, evaluation: str) -> Path:
@@ -17,8 +18,27 @@ def row_path(root: Path | str, system: str, evaluation: str) -> Path:
     return Path(root) / system / f"{evaluation}.json"
 
 
+def check_replaceable(root: Path | str, system: str, evaluation: str, tier: str) -> None:
+    """Raise `SslbenchError` where a row of a higher tier lies: a trial run must not cost one that counts."""
+    path = row_path(root, system, evaluation)
+    try:
+        held = load(path).tier if path.is_file() else tier
+    except CorruptFileError:
+        return
+    if TIERS.index(held) > TIERS.index(tier):
+        raise SslbenchError(
+            f"{path}: is a row of tier {held}, which one of tier {tier} does not replace; "
+            "use another --results or --system, or remove it"
+        )
+
+
 def save(row: ResultRow, root: Path | str) -> Path:
-    """Write a row, replacing an earlier one of the same system and evaluation."""
+    """Write a row, replacing an earlier one of the same system and evaluation.
+
+    Raises:
+        SslbenchError: that one is of a higher tier.
+    """
+    check_replaceable(root, row.system, row.evaluation, row.tier)
     path = row_path(root, row.system, row.evaluation)
     write_text(path, row.model_dump_json(indent=2) + "\n")
     return path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lhotse import MonoCut, Recording
 from official_layouts import speech_commands, tone
 from probe_fakes import Spectral, make_corpus
 
@@ -15,10 +16,10 @@ from sslbench.errors import CorruptFileError, SslbenchError
 from sslbench.probe import shards
 from sslbench.probe.encoder import Encoder
 from sslbench.probe.jobs import child_words, shard_of
-from sslbench.probe.plan import audio_digest, make_plan
+from sslbench.probe.plan import Plan, audio_digest, identity, make_plan
 from sslbench.probe.runner import Named, ProbeSettings, run_task
 from sslbench.probe.store import CachedStore
-from sslbench.probe.task import load_task
+from sslbench.probe.task import Example, load_task
 
 
 @pytest.fixture
@@ -91,6 +92,30 @@ def test_a_changed_corpus_is_noticed(tmp_path: Path) -> None:
         run_task(task, Spectral, Named("fake", "fake"), settings)
     second = run_task(task, Spectral, Named("fake", "fake"), replace(settings, exp=tmp_path / "exp2"))
     assert first.provenance.data_sha256 != second.provenance.data_sha256
+
+
+def test_changed_parts_of_a_mixture_are_noticed(tmp_path: Path) -> None:
+    """Every file of a mixture counts, and what the cut makes of it; where the files lie does not."""
+
+    def digests(folder: Path, noise_hz: float, snr: float) -> tuple[str, str]:
+        tone(folder / "speech.wav", 500, 1.0)
+        tone(folder / "noise.wav", noise_hz, 1.0)
+        speech, noise = (
+            MonoCut(name, 0, 1.0, 0, recording=Recording.from_file(folder / f"{name}.wav"))
+            for name in ("speech", "noise")
+        )
+        mixed = speech.mix(noise, snr=snr, preserve_id="left")
+        example = Example(mixed, 0, "x", "s")
+        task = load_task("sid", "smoke")
+        known = identity(task, Plan([example], {"": {"test": [0]}}), audio_digest([example]), [1e-2])
+        return audio_digest([example]), known["data"]
+
+    first = digests(tmp_path / "a", 900, 10)
+    assert digests(tmp_path / "b", 900, 10) == first
+    assert digests(tmp_path / "c", 905, 10)[0] != first[0]
+    louder = digests(tmp_path / "d", 900, 5)
+    assert louder[0] == first[0]
+    assert louder[1] != first[1]
 
 
 def test_other_code_under_the_same_weights_is_noticed(tmp_path: Path) -> None:

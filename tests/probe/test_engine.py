@@ -28,6 +28,7 @@ from sslbench.probe.store import CachedStore, cache_bytes
 from sslbench.probe.task import ProbeTask, limited, load_task
 from sslbench.probe.train import Fold, GridTrainer, Point
 from sslbench.report.schema import ResultRow
+from sslbench.upstreams import load_upstream
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +284,30 @@ def test_a_wrong_downsample_rate_is_refused(rate: int) -> None:
         Encoder(upstream) if rate == 160 else Encoder(upstream).encode([torch.randn(32_000)])
     with pytest.raises(SslbenchError, match=r"mend its get_downsample_rates"):
         ForeignUpstream(upstream, "none")([torch.randn(64_000)])
+
+
+def test_no_frame_is_made_up() -> None:
+    """fbank gives 98 frames of a second, and CMVN a mean of zero that repeated frames would make a signal."""
+    pytest.importorskip("s3prl")
+    wavs = [torch.randn(16_000), torch.randn(24_000)]
+    states = Encoder(load_upstream("fbank")).encode(wavs)
+    assert [clip.shape[1] for clip in states] == [98, 148]
+    for clip in states:
+        assert float(clip.mean(dim=1).abs().max()) < 1e-4 < 1e-2 * float(clip.abs().max())
+
+    class Short(Spectral):  # one frame fewer than round(T / stride), as HuBERT's convolutions
+        def forward(self, wavs: list[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
+            return {"hidden_states": [state[:, :-1] for state in super().forward(wavs)["hidden_states"]]}
+
+    foreign = Encoder(ForeignUpstream(Short(), "imported"))
+    assert [clip.shape[1] for clip in foreign.encode([torch.randn(n) for n in (16_000, 8_000)])] == [49, 25]
+
+
+def test_a_head_that_needs_frames_is_not_given_means(corpus: Path, tmp_path: Path) -> None:
+    task = short_task("sid")
+    task.head = lambda dim: torch.nn.Sequential(torch.nn.Linear(dim, 3), torch.nn.ReLU())  # type: ignore[method-assign]
+    with pytest.raises(SslbenchError, match="sid: its head is no MeanHead"):
+        run(task, Spectral(), settings(corpus, tmp_path))
 
 
 def test_random_weights_are_said_and_refused_at_full(

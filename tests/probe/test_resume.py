@@ -12,8 +12,10 @@ from probe_fakes import Spectral, make_corpus
 from sslbench.probe import resume
 from sslbench.probe.grid import FrameGrid, Grid
 from sslbench.probe.pooled import PooledGrid
+from sslbench.probe.rundir import RunDir
 from sslbench.probe.runner import Named, ProbeSettings, run_task
 from sslbench.probe.task import ProbeTask, load_task
+from sslbench.probe.train import Point
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, kind: type[Grid], after: int) -> list[int]:
@@ -90,6 +92,43 @@ def test_an_interrupted_grid_goes_on_bit_for_bit(
     torch.save(stored, saved)
     run("changed")
     assert files(tmp_path / "changed") != files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_a_kill_between_two_results_costs_no_training(
+    early_stop: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second rate goes on from what was saved or, where rates depend on each other, trains with all."""
+    corpus = make_corpus(tmp_path / "corpus", speakers=3, per_session=2)
+
+    def run(where: str) -> None:
+        task = load_task("sid", "smoke")
+        protocol = replace(task.protocol, steps=40, eval_every=5, batch_clips=4, lr_grid=[1e-2, 1e-9])
+        task.protocol = replace(protocol, early_stop=early_stop)
+        how = ProbeSettings(corpus, tmp_path / where, tmp_path / "rows", seed=1)
+        run_task(task, Spectral, Named("fake", "fake"), how)
+
+    run("whole")
+    finish = RunDir.finish
+
+    def dying(self: RunDir, point: Point, fold: str, cost: dict[str, float]) -> None:
+        if point.value == 1e-9:
+            raise KeyboardInterrupt
+        finish(self, point, fold, cost)
+
+    monkeypatch.setattr(resume, "SAVE_EVERY_S", 300.0 if early_stop else 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "finish", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run("killed")
+    first = tmp_path / "killed" / "sid" / "lr-0.01" / "done.json"
+    written = first.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        counted = interrupted(patch, PooledGrid, after=1000)
+        run("killed")
+    assert len(counted) == (40 if early_stop else 0) + 2
+    assert first.stat().st_mtime_ns == written
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
 def _emptied(grid: dict) -> object:  # type: ignore[type-arg]

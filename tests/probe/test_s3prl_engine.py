@@ -11,11 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from official_layouts import fluent_commands, iemocap, speech_commands
+from official_layouts import fluent_commands, iemocap, speech_commands, voxceleb
 
 from sslbench.cli import main
 from sslbench.errors import SslbenchError
-from sslbench.probe.s3prl_engine import Template, _filled, check_root, engine_tasks
+from sslbench.probe.runner import Named, ProbeSettings
+from sslbench.probe.s3prl_engine import (
+    Template,
+    _filled,
+    _train_and_decode,
+    check_root,
+    engine_tasks,
+    load_template,
+    runner_config,
+)
 from sslbench.probe.task import ProbeTask, load_task
 from sslbench.report import store
 
@@ -119,6 +128,13 @@ def emotions(root: Path) -> Path:
     return root
 
 
+def speakers(root: Path) -> Path:
+    """VoxCeleb1 under the name that s3prl gives its list."""
+    listed = (voxceleb(root) / "iden_split.txt").read_text()
+    (root / "veri_test_class.txt").write_text(listed)
+    return root
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layout", "folds", "clips"),
@@ -126,6 +142,7 @@ def emotions(root: Path) -> Path:
         ("ic", fluent_commands, [""], 6),
         ("ks", speech_commands, [""], 36),
         ("er", emotions, ["fold2", "fold5"], 20),
+        ("sid", speakers, [""], 12),
     ],
 )
 def test_answers_are_scored_as_s3prl_scores_them(
@@ -190,6 +207,41 @@ def test_wrong_roots_and_tasks_are_named(tmp_path: Path, capsys: pytest.CaptureF
     ):
         assert main([*words, *more]) == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_an_old_checkpoint_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed run at another rate leaves one, and s3prl writes its best on strict improvement only."""
+    (tmp_path / "dev-best.ckpt").write_text("of another run")
+    decoded: list[str] = []
+
+    def runner(words: list[str], folder: Path, root: Path) -> Path:
+        if "train" in words:
+            (folder / "states-40.ckpt").write_text("new")
+        else:
+            decoded.append(Path(words[words.index("-e") + 1]).name)
+        return folder
+
+    monkeypatch.setattr("sslbench.probe.s3prl_engine.call_runner", runner)
+    template = Template("emotion", 1e-2, "dev-best.ckpt", "x", {})
+    settings = ProbeSettings(tmp_path, tmp_path, tmp_path)
+    _train_and_decode(template, Named("fbank", "fbank"), settings, tmp_path, tmp_path, None, "key")
+    assert decoded == ["states-40.ckpt"]
+
+
+def test_phones_come_from_the_lexica_that_lie_there(tmp_path: Path) -> None:
+    task = load_task("pr", "full")
+    template = load_template(task)
+    with pytest.raises(SslbenchError, match="s3prl's runner reads LibriSpeech's own folders and a lexicon"):
+        runner_config(task, template, tmp_path, 1e-2)
+    chapter = tmp_path / "LibriSpeech" / "dev-clean" / "1" / "2"
+    chapter.mkdir(parents=True)
+    (chapter / "1-2.trans.txt").write_text("1-2-0000 A\n")
+    names = [f"librispeech-lexicon-{which}-g2p.txt" for which in ("200k", "allothers")]
+    for name in names:
+        (tmp_path / name).write_text("A AH0\n")
+    corpus = runner_config(task, template, tmp_path, 1e-2)["downstream_expert"]["corpus"]
+    assert corpus["path"] == str(tmp_path / "LibriSpeech")
+    assert corpus["lexicon"] == [str(tmp_path / name) for name in names]
 
 
 def test_holes_keep_their_type() -> None:

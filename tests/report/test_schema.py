@@ -57,6 +57,18 @@ def test_systems_cannot_leave_the_results_folder(system: str) -> None:
         store.make_row(**fake.fields(system))
 
 
+def test_a_trial_does_not_replace_a_row_that_counts(tmp_path: Path) -> None:
+    path = store.save(store.make_row(**fake.fields(tier="full")), tmp_path)
+    written = path.read_bytes()
+    with pytest.raises(SslbenchError, match="is a row of tier full, which one of tier short"):
+        store.save(store.make_row(**fake.fields(tier="short")), tmp_path)
+    assert path.read_bytes() == written
+    path.write_text("{torn")
+    store.save(store.make_row(**fake.fields(tier="smoke")), tmp_path)
+    store.save(store.make_row(**fake.fields(tier="full")), tmp_path)
+    assert store.load(path).tier == "full"
+
+
 def test_every_past_schema_version_loads() -> None:
     files = sorted(ROWS.glob("v*.json"))
     assert [path.stem for path in files] == [f"v{n}" for n in range(1, schema.SCHEMA_VERSION + 1)]
