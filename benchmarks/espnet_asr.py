@@ -1,20 +1,23 @@
 """What ESPnet's ASR costs beside ours: training per hour of audio, and greedy CTC decoding of the same audio.
 
-Training: both take the same frozen upstream, head size, batches of 5 s and passes, each in a process of its
-own, by turns. ESPnet computes the upstream's features anew in every pass; ours keeps them on disk. The time
-is that of the whole process, imports included; ESPnet's collect_stats stage is told apart.
+Training: both take the same frozen upstream, head size, whole passes, and batches as many per pass: ESPnet
+closes a batch when it exceeds `batch_bins`, ours before, so ours is given the length that makes as many. Each
+is a process of its own, by turns. ESPnet computes the upstream's features anew in every pass; ours keeps them
+on disk. The time is that of the whole process, imports included; ESPnet's collect_stats stage is told apart.
 
-Decoding: ESPnet's `Speech2Text` (what asr_inference calls, utterance by utterance; beam 1, CTC only) and a
-batched greedy search on the very same weights, by turns in one process, imports and loading left out; then
-`sslbench decode` on our recognizer of the same size. Rounds are medians. Last, each of our searches on a
-joint CTC and transducer recognizer that has learned enough to emit symbols.
+Decoding of the test split: ESPnet's `Speech2Text` (what asr_inference calls, utterance by utterance; beam 1,
+CTC only) and a batched greedy search on the very same weights, by turns in one process, imports and loading
+left out; then `sslbench decode` on our recognizer of the same size. Rounds are medians. Last, each of our
+searches on a joint CTC and transducer recognizer that has learned enough to emit symbols.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -29,7 +32,7 @@ EXAMPLES = """examples:
   python benchmarks/espnet_asr.py --data data/mini --out /tmp/e --upstream hubert_k2ssl_tiny --rounds 3
 """
 CONFIG = Path(__file__).with_name("espnet_blstm.yaml")
-BLSTM_DIM, BLSTM_LAYERS, BATCH_S = 128, 2, 5.0  # as in CONFIG
+BLSTM_DIM, BLSTM_LAYERS = 128, 2  # as in CONFIG
 WORSE_WER = 1.0
 """Points by which our WER may exceed ESPnet's on the same weights before no ratio is given."""
 
@@ -39,7 +42,7 @@ def main() -> None:
     parser = options(__doc__, EXAMPLES, upstream="zipformer_tiny")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--utterances", type=int, default=20, help="decoded per round")
+    parser.add_argument("--utterances", type=int, help="decoded per round (default: the whole test split)")
     parser.add_argument("--joint_steps", type=int, default=750, help="updates of the joint recognizer")
     parser.add_argument("--batch", type=int, default=20, help="clips that our greedy search takes at once")
     parser.add_argument("--threads", type=int, help="of torch, everywhere (default: torch's own)")
@@ -50,8 +53,13 @@ def main() -> None:
         sys.exit(f"bench-espnet: {args.out} holds another run, whose times would be mixed; remove it")
     train_s = audio_s(manifest(args, "train"))
     hours = args.epochs * train_s / 3600
-    trained = [(espnet_training(args, i), our_training(args, i, train_s)) for i in range(args.rounds)]
+    trained = [(espnet_training(args, i), our_training(args, i)) for i in range(args.rounds)]
+    theirs = espnet_batches(args.out / "espnet0")
+    batch_s, ours = our_batches(args, theirs)
     facts = {
+        "espnet_batches_per_pass": theirs,
+        "our_batches_per_pass": sum(ours) / args.epochs,
+        "our_max_duration_s": batch_s,
         "upstream": args.upstream,
         "audio_hours_per_training": hours,
         "espnet_train_s_per_h": median(e["train"] for e, _ in trained) / hours,
@@ -104,14 +112,36 @@ def espnet_training(args: argparse.Namespace, number: int) -> dict[str, float]:
     return stage_seconds(out)
 
 
-def our_training(args: argparse.Namespace, number: int, train_s: float) -> float:
+def espnet_batches(out: Path) -> int:
+    """Batches of one of ESPnet's passes, from its log."""
+    found = re.search(r"\[train\] Batch sampler: .*N-batch=(\d+)", (out / "train.log").read_text())
+    if found is None:
+        sys.exit(f"bench-espnet: {out / 'train.log'} does not say how many batches a pass has")
+    return int(found[1])
+
+
+def our_batches(args: argparse.Namespace, wanted: int) -> tuple[float, list[int]]:
+    """The shortest batch with which our passes have at most `wanted` batches on average, and each one's."""
+    from sslbench.data.manifests import open_manifest
+    from sslbench.data.sampling import BatchPlan, SamplingSettings
+
+    cuts = open_manifest(manifest(args, "train"))
+    for seconds in range(2, 1000):
+        plan = BatchPlan(cuts, SamplingSettings(seconds, shuffle=True))
+        counts = [sum(1 for _ in plan.epoch(epoch)) for epoch in range(args.epochs)]
+        if sum(counts) <= wanted * args.epochs:
+            return float(seconds), counts
+    sys.exit(f"bench-espnet: no batch is long enough for {wanted} of them per pass")
+
+
+def our_training(args: argparse.Namespace, number: int) -> float:
     """Seconds of as many passes by `sslbench finetune`."""
-    steps = max(1, round(args.epochs * train_s / BATCH_S))
+    batch_s, counts = our_batches(args, espnet_batches(args.out / "espnet0"))
     return run(
-        "finetune", *common(args), "--exp_dir", str(args.out / f"ours{number}"), "--steps", str(steps),
-        "--train_manifest", manifest(args, "train"), "--max_duration_s", str(BATCH_S),
+        "finetune", *common(args), "--exp_dir", str(args.out / f"ours{number}"), "--steps", str(sum(counts)),
+        "--train_manifest", manifest(args, "train"), "--max_duration_s", str(batch_s),
         "--dev_manifest", manifest(args, "dev"),
-        "--eval_every_steps", str(max(1, steps // args.epochs)),
+        "--eval_every_steps", str(sum(counts) // args.epochs),
         "--blstm_dim", str(BLSTM_DIM), "--blstm_layers", str(BLSTM_LAYERS), "--head_stride", "320",
     )  # fmt: skip
 
@@ -131,7 +161,7 @@ def decoding(args: argparse.Namespace) -> dict[str, float]:
     from sslbench.data.manifests import open_manifest, write_manifest
 
     decoded = args.out / "decoded.jsonl.gz"
-    cuts = [c for c, _ in zip(open_manifest(manifest(args, "test")), range(args.utterances))]  # noqa: B905
+    cuts = list(itertools.islice(open_manifest(manifest(args, "test")), args.utterances))
     write_manifest(cuts, decoded)
     seconds = sum(cut.duration for cut in cuts)
     folder = args.out / "espnet0" / "model"
@@ -247,7 +277,8 @@ def table(facts: dict[str, Any]) -> str:
             "|---|---|",
             *(f"| {name} | {speed:.1f} |" for name, speed in facts["searches_audio_s_per_s"].items()),
             "",
-            f"Decoding on {facts['threads']} threads, ours {facts['batch']} clips at once. "
+            f"Training: {facts['espnet_batches_per_pass']} and {facts['our_batches_per_pass']:.0f} batches "
+            f"per pass. Decoding on {facts['threads']} threads, ours {facts['batch']} clips at once. "
             f"ESPnet also takes {facts['espnet_collect_stats_s']:.0f} s for collect_stats. "
             f"On the same weights ESPnet's WER is {facts['espnet_wer']:.1f} %, ours "
             f"{facts['greedy_wer']:.1f} %; "

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import warnings
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from asr_options import manifest, options
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--saved", metavar="WAY", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.saved:
-        print(json.dumps({"saved_bytes": saved_bytes(args, args.saved)}))
+        print(json.dumps(sizes(args, args.saved)))
         return
     args.out.mkdir(parents=True, exist_ok=True)
     facts = {"upstream": args.upstream, "ckpt": args.ckpt, "steps": args.steps, "rows": []}
@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
     stored = json.loads((args.out / "results" / f"peft-{way}" / "asr.json").read_text())
     done = json.loads((args.out / way / "DONE").read_text())
     again = [sys.executable, __file__, *sys.argv[1:], "--saved", way]
-    saved = json.loads(run(again).splitlines()[-1])
+    counted = json.loads(run(again).splitlines()[-1])
     wer = stored["metrics"]["wer"]
     return {
         "way": way,
@@ -90,10 +90,9 @@ def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
         "low": wer["low"],
         "high": wer["high"],
         "params_trainable": done["params_trainable"],
-        "params_head": head_parameters(args.out, done),
         "step_s": done["step_s"],
         "peak_mem_bytes": done["peak_mem_bytes"],
-        **saved,
+        **counted,
     }
 
 
@@ -105,26 +104,26 @@ def run(command: list[str]) -> str:
     return found.stdout
 
 
-def head_parameters(out: Path, done: dict[str, Any]) -> int:
-    """Parameters of the head and the weighted sum alone: those of the frozen way, where it was run."""
-    path = out / "frozen" / "DONE"
-    return (
-        int(json.loads(path.read_text())["params_trainable"]) if path.is_file() else done["params_trainable"]
-    )
-
-
-def saved_bytes(args: argparse.Namespace, way: str) -> int:
-    """Bytes that autograd keeps for the backward pass of 10 seconds of audio, each tensor counted once."""
+def sizes(args: argparse.Namespace, way: str) -> dict[str, int]:
+    """Parameters of the head and the weighted sum alone, and what `saved_bytes` counts."""
     warnings.simplefilter("ignore")
-    import torch
-
     from sslbench import config as configs
     from sslbench.finetune.config import FinetuneConfig, resolve
-    from sslbench.finetune.experiment import build_recognizer
-    from sslbench.finetune.vocab import CharVocab
+    from sslbench.finetune.experiment import build_recognizer, load_experiment
 
+    vocab = load_experiment(args.out / way).vocab
     config = resolve(configs.build(FinetuneConfig, settings(args, way), where="bench-peft"))
-    model = build_recognizer(config, CharVocab.from_texts(["ABCDEFGHIJKLMNOPQRSTUVWXYZ"]))
+    plain = build_recognizer(replace(config, tune="frozen"), vocab)
+    return {
+        "params_head": sum(p.numel() for p in plain.parameters() if p.requires_grad),
+        "saved_bytes": saved_bytes(build_recognizer(config, vocab)),
+    }
+
+
+def saved_bytes(model: Any) -> int:
+    """Bytes that autograd keeps for the backward pass of 10 seconds of audio, each tensor counted once."""
+    import torch
+
     model.train()
     if model.upstream is not None:
         model.upstream.requires_grad_(True).train()
