@@ -29,10 +29,9 @@ resultsdir=results
 reportdir=report
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-help_message="usage: run.sh [--stage N] [--stop_stage N] [--stages \"decode score\"] [--upstream \"NAMES\"] [--ngpu N] [--name value]...
-stages: 1 data, 2 export, 3 train, 4 decode, 5 score, 6 report; finished steps are skipped.
-options and their defaults:
-$(sed -n '/^# --- what/,/^here=/p' "${BASH_SOURCE[0]}" | grep -E '^[a-z_]+=' | sed 's/^/  --/')"
+usage="usage: run.sh [--stage N] [--stop_stage N] [--stages \"decode score\"] [--upstream \"NAMES\"] [--ngpu N] [--name value]...
+stages: 1 data, 2 export, 3 train, 4 decode, 5 score, 6 report; finished steps are skipped."
+options_of=${BASH_SOURCE[0]}
 # shellcheck source=../ssl1/parse_options.sh
 . "${here}/../ssl1/parse_options.sh"
 # shellcheck disable=SC1091 # the recipe's own
@@ -40,26 +39,14 @@ cmd_backend=local launch_opts=() && . ./path.sh && . ./cmd.sh
 
 # --- helpers
 names=(none data export train decode score report)
-wanted() { # NUMBER: is this stage asked for, by number or by name?
-    if [ -n "${stages}" ]; then
-        [[ " ${stages} " == *" ${names[$1]} "* ]] || return 1
-    elif [ "${stage}" -gt "$1" ] || [ "${stop_stage}" -lt "$1" ]; then
-        return 1
-    fi
-    echo "stage $1 ${names[$1]}"
-}
-step() { # OUTPUT COMMAND...: run unless the output is there
-    local output=$1; shift
-    if [ -s "${output}" ]; then echo "  skip: ${output} is complete"; return; fi
-    echo "  \$ $*"
-    if ! "${dry_run}"; then "$@"; fi
-}
+# shellcheck source=../ssl1/steps.sh
+. "${here}/../ssl1/steps.sh"
 
 data=data/manifests
 asr() { # UPSTREAM STAGE OUTPUT: ESPnet's programs so far; what is complete is skipped
     local out=${expdir}/$1/asr_espnet launch=() ckpt=()
-    if [ "${cmd_backend}" != local ]; then # ESPnet itself starts one process per GPU
-        launch=(sslbench launch --backend "${cmd_backend}" "${launch_opts[@]}" --num_nodes 1 --ngpu "${ngpu}"
+    if [ "${cmd_backend}" != local ]; then # ESPnet itself spreads over the GPUs
+        launch=(sslbench launch --backend "${cmd_backend}" "${launch_opts[@]}" --ngpu "${ngpu}" --one_process
             --name "asr.$1.$2" --log_dir "${expdir}/log" --)
     fi
     if [ -n "${ckptdir}" ]; then
@@ -72,7 +59,7 @@ asr() { # UPSTREAM STAGE OUTPUT: ESPnet's programs so far; what is complete is s
         --out "${out}" --config "${asr_config}" --decode_config "${decode_config}" --units "${units}" --bpe_size "${nbpe}" \
         --speeds ${speeds} --results "${resultsdir}" --tier "${tier}" --seed "${seed}" --ngpu "${ngpu}" ${asr_opts}
 }
-each() { # STAGE OUTPUT
+every() { # STAGE OUTPUT
     for name in ${upstream}; do asr "${name}" "$1" "${2/SYSTEM/${name}}"; done
 }
 
@@ -81,10 +68,10 @@ if wanted 1; then
     # shellcheck disable=SC2086
     step "${data}/corpus.json" sslbench data prepare "${corpus}" --root "${corpus_root}" --out "${data}" ${corpus_opts}
 fi
-if wanted 2; then each export OUT/tokens.txt; fi
-if wanted 3; then each train OUT/DONE.train; fi
-if wanted 4; then each decode OUT/DONE.decode; fi
-if wanted 5; then each score "${resultsdir}/SYSTEM/asr_espnet.json"; fi
+if wanted 2; then every export OUT/tokens.txt; fi
+if wanted 3; then every train OUT/DONE.train; fi
+if wanted 4; then every decode OUT/DONE.decode; fi
+if wanted 5; then every score "${resultsdir}/SYSTEM/asr_espnet.json"; fi
 if wanted 6; then # never skipped: rows may have been added since
     step always sslbench report "${resultsdir}" --runs "${expdir}" --out "${reportdir}" --results_md RESULTS.md
 fi

@@ -23,6 +23,7 @@ clusters=100            # k-means units of each iteration
 units_source=mfcc       # what iteration 1 clusters: mfcc, or UPSTREAM:LAYER of any s3prl upstream
 units_layer=2           # layer to cluster from iteration 2 on
 units_opts=             # more options for 'sslbench units fit', e.g. "--normalize utterance"
+label_shards=1          # parts of the training set that are labelled side by side, each on a GPU of its own
 pretrain_opts=          # more options for 'sslbench pretrain', e.g. "--max_steps 20"
 asr_opts=               # more options for 'sslbench finetune'
 asr_config=conf/asr.yaml # its name is that of the rows and of the experiments' folders
@@ -39,10 +40,9 @@ resultsdir=results
 reportdir=report
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-help_message="usage: run.sh [--stage N] [--stop_stage N] [--stages \"profile report\"] [--upstream \"NAMES\"] [--name value]...
-stages: 1 data, 2 units, 3 pretrain, 4 export, 5 profile, 6 asr, 7 superb, 8 report; finished steps are skipped.
-options and their defaults:
-$(sed -n '/^# --- what/,/^here=/p' "${BASH_SOURCE[0]}" | grep -E '^[a-z_]+=' | sed 's/^/  --/')"
+usage="usage: run.sh [--stage N] [--stop_stage N] [--stages \"profile report\"] [--upstream \"NAMES\"] [--name value]...
+stages: 1 data, 2 units, 3 pretrain, 4 export, 5 profile, 6 asr, 7 superb, 8 report; finished steps are skipped."
+options_of=${BASH_SOURCE[0]}
 # shellcheck source=parse_options.sh
 . "${here}/parse_options.sh"
 # shellcheck disable=SC1091 # the recipe's own
@@ -51,20 +51,8 @@ trap 'for pid in $(jobs -p); do pkill -P "${pid}" || kill "${pid}" || true; done
 
 # --- helpers
 names=(none data units pretrain export profile asr superb report)
-wanted() { # NUMBER: is this stage asked for, by number or by name?
-    if [ -n "${stages}" ]; then
-        [[ " ${stages} " == *" ${names[$1]} "* ]] || return 1
-    elif [ "${stage}" -gt "$1" ] || [ "${stop_stage}" -lt "$1" ]; then
-        return 1
-    fi
-    echo "stage $1 ${names[$1]}"
-}
-step() { # OUTPUT COMMAND...: run unless the output is there; sslbench writes outputs whole or not at all
-    local output=$1; shift
-    if [ -s "${output}" ]; then echo "  skip: ${output} is complete"; return; fi
-    echo "  \$ $*"
-    if ! "${dry_run}"; then "$@"; fi
-}
+# shellcheck source=steps.sh
+. "${here}/steps.sh"
 job() { # NUM_NODES NGPU OUTPUT sslbench VERB...: as step, by the backend of cmd.sh
     local nodes=$1 gpus=$2 output=$3 launch=(); shift 3
     if [ "${cmd_backend}" != local ] || [ "$((nodes * gpus))" -gt 1 ]; then
@@ -72,20 +60,6 @@ job() { # NUM_NODES NGPU OUTPUT sslbench VERB...: as step, by the backend of cmd
             --name "ssl.${output//\//-}" --log_dir "${expdir}/log" --)
     fi
     step "${output}" "${launch[@]}" "$@"
-}
-each() { # FUNCTION NAME...: call FUNCTION for every NAME, nj at a time; fail when one fails
-    local function=$1 pids=() failed=0; shift
-    for name in "$@"; do
-        if [ "${nj}" -gt 1 ]; then
-            while [ "$(jobs -rp | wc -l)" -ge "${nj}" ]; do sleep 0.2; done
-            OMP_NUM_THREADS=1 "${function}" "${name}" &
-            pids+=($!)
-        else
-            "${function}" "${name}"
-        fi
-    done
-    for pid in "${pids[@]}"; do wait "${pid}" || failed=1; done
-    return "${failed}"
 }
 
 data=data/manifests
@@ -103,6 +77,10 @@ model_of() { # SYSTEM: the options that name its upstream
 }
 
 # --- stages
+if [ "${num_nodes}" -gt 1 ] && [ "${cmd_backend}" = local ] && ! "${dry_run}" && wanted 3 >/dev/null; then
+    echo "--num_nodes ${num_nodes}: stage 3 needs cmd_backend=slurm or ssh in cmd.sh; or give --num_nodes 1" >&2
+    exit 2
+fi
 if wanted 1; then
     step "${data}/corpus.json" sslbench data prepare "${corpus}" --root "${corpus_root}" --out "${data}" ${corpus_opts}
 fi
@@ -111,6 +89,22 @@ if ! "${dry_run}" && [ ! -e "${data}/${dev_set}.jsonl.gz" ] && [ -e "${data}/dev
     dev_set=dev-heldout test_set=test-heldout
 fi
 
+label() { # PART OUTPUT DEVICE [OPTION...]: with the variables of make_units
+    local part=$1 output=$2 place=$3; shift 3
+    job 1 "${one}" "${output}" sslbench units apply --units "${out}" --device "${place}" "${opts[@]}" \
+        --manifest "${data}/${part}.jsonl.gz" --out "${out}/${part}.jsonl.gz" "$@"
+}
+label_shard() { # NUMBER
+    local place=${device}
+    if [ "${device}" = cuda ] && [ "${cmd_backend}" = local ]; then place=cuda:$(($1 % ngpu)); fi
+    label "${train_set}" "${out}/${train_set}.$(printf %04d-of-%04d "$1" "${label_shards}").jsonl.gz" "${place}" \
+        --num_shards "${label_shards}" --shard "$1"
+}
+ready() { # FILE STAGE THEN: is the input of this iteration there? A dry run expects it of a wanted stage
+    if [ "${iteration}" -eq 1 ] || [ -s "$1" ] || { "${dry_run}" && wanted "$2" >/dev/null; }; then return; fi
+    echo "  iteration ${iteration} waits for $1: run stage $2, then stage $3 again"
+    return 1
+}
 make_units() { # FAMILY ITERATION
     local family=$1 it=$2 source=${units_source} out=${expdir}/units_it1 opts=()
     if [ "${it}" -gt 1 ]; then
@@ -120,32 +114,33 @@ make_units() { # FAMILY ITERATION
     fi
     job 1 "${one}" "${out}/units.yaml" sslbench units fit --manifest "${data}/${train_set}.jsonl.gz" \
         --feature "${source}" --clusters "${clusters}" --seed "${seed}" --device "${device}" --out "${out}" "${opts[@]}" ${units_opts}
-    for part in "${train_set}" "${dev_set}"; do
-        job 1 "${one}" "${out}/${part}.jsonl.gz" sslbench units apply --units "${out}" --device "${device}" "${opts[@]}" \
-            --manifest "${data}/${part}.jsonl.gz" --out "${out}/${part}.jsonl.gz"
-    done
+    if [ "${label_shards}" -gt 1 ] && [ ! -s "${out}/${train_set}.jsonl.gz" ]; then
+        nj=${label_shards} each label_shard $(seq 0 $((label_shards - 1)))
+        step "${out}/${train_set}.jsonl.gz" sslbench units merge --out "${out}/${train_set}.jsonl.gz" --num_shards "${label_shards}"
+    else
+        label "${train_set}" "${out}/${train_set}.jsonl.gz" "${device}"
+    fi
+    label "${dev_set}" "${out}/${dev_set}.jsonl.gz" "${device}"
     step "${out}/report.json" sslbench units report --manifest "${out}/${dev_set}.jsonl.gz" --out "${out}/report.json"
 }
 pretrain() { # FAMILY
     local family=$1 it=${iteration} exp=${expdir}/$1/pretrain_it${iteration} units=${expdir}/units_it1
     if [ "${it}" -gt 1 ]; then units=${expdir}/${family}/units_it${it}; fi
+    if ! ready "${units}/${dev_set}.jsonl.gz" 2 3; then return; fi
     job "${num_nodes}" "${ngpu}" "${exp}/DONE" sslbench pretrain --config "conf/pretrain_${family}.yaml" --exp_dir "${exp}" --seed "${seed}" \
         --train_manifest "${units}/${train_set}.jsonl.gz" --dev_manifest "${units}/${dev_set}.jsonl.gz" ${pretrain_opts}
+    if [ "${it}" -lt "${iterations}" ]; then # the next one clusters it
+        step "${expdir}/${family}/upstream_it${it}/card.yaml" sslbench export "${exp}" --out "${expdir}/${family}/upstream_it${it}"
+    fi
 }
 for ((iteration = 1; iteration <= iterations; iteration++)); do
     if wanted 2; then
         for family in "${families[@]}"; do
-            make_units "${family}" "${iteration}"
+            if ready "${expdir}/${family}/upstream_it$((iteration - 1))/card.yaml" 3 2; then make_units "${family}" "${iteration}"; fi
             if [ "${iteration}" -eq 1 ]; then break; fi # these units serve every family
         done
     fi
     if wanted 3; then each pretrain "${families[@]}"; fi
-    if [ "${iteration}" -lt "${iterations}" ] && wanted 3 >/dev/null; then
-        for exp in "${families[@]/#/${expdir}/}"; do
-            step "${exp}/upstream_it${iteration}/card.yaml" \
-                sslbench export "${exp}/pretrain_it${iteration}" --out "${exp}/upstream_it${iteration}"
-        done
-    fi
 done
 
 if wanted 4; then

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 ../../TEMPLATE/asr1/asr.sh \
-    --corpus librispeech --corpus_root downloads --corpus_opts "--jobs 8" \
+    --corpus librispeech --corpus_root "${PWD}/downloads" --corpus_opts "--jobs 8" \
     --train_set train-clean-100 --valid_set dev-clean --test_set test-clean --speeds "0.9 1.1" \
     --upstream "zipformer_base hubert_k2ssl_base" --ckptdir ../../librispeech/ssl1/exp \
     --asr_config conf/train_conformer_frozen_s3prl.yaml --decode_config conf/decode_nolm.yaml \
