@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from sslbench.nn.upstream import SSLModel
 
 
 def load_upstream(
-    name: str, ckpt: Path | str | None = None, frozen: bool = True, **options: Any
+    name: str,
+    ckpt: Path | str | None = None,
+    frozen: bool = True,
+    stand_in: bool = False,
+    **options: Any,
 ) -> nn.Module:
     """Build an upstream.
 
@@ -30,6 +35,7 @@ def load_upstream(
             (modules in the working directory count).
         ckpt: checkpoint folder; without one, a registered name has random weights.
         frozen: False to fine-tune.
+        stand_in: random weights will do where s3prl cannot fetch its own.
         **options: passed to the entry.
 
     Returns:
@@ -37,32 +43,55 @@ def load_upstream(
         `weights` ("trained", "imported", "random" or "none").
 
     Raises:
-        SslbenchError: unknown name (with the nearest known ones), or a damaged or unfitting checkpoint.
+        SslbenchError: unknown name (with the nearest known ones), a damaged or unfitting checkpoint, or
+            weights that cannot be fetched.
     """
     if ":" in name:
-        return _load_expert(name, ckpt, frozen, **options)
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        return _load_plugin(registry.Entry(name, name, name, "plugin"), ckpt, frozen, **options)
     known = registry.upstreams()
     if name not in known and importlib.util.find_spec("s3prl") is not None:
         from sslbench.integrations.s3prl.load import load_s3prl_upstream
 
-        return load_s3prl_upstream(name, ckpt=ckpt, frozen=frozen, **options)
-    upstream: nn.Module = known[name].load()(ckpt=str(ckpt) if ckpt else None, frozen=frozen, **options)
+        return load_s3prl_upstream(name, ckpt=ckpt, frozen=frozen, stand_in=stand_in, **options)
+    entry = known[name]
+    if entry.source == "plugin":
+        return _load_plugin(entry, ckpt, frozen, **options)
+    upstream: nn.Module = entry.load()(ckpt=str(ckpt) if ckpt else None, frozen=frozen, **options)
     return upstream
 
 
-def _load_expert(
-    target: str, ckpt: Path | str | None, frozen: bool, raw: bool = False, seed: int = 0, **options: Any
+def _load_plugin(
+    entry: registry.Entry,
+    ckpt: Path | str | None,
+    frozen: bool,
+    raw: bool = False,
+    seed: int = 0,
+    **options: Any,
 ) -> nn.Module:
-    """An expert that nobody registered, by where its class lies."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    entry = registry.Entry(target, target, family=target, source="plugin").load()
-    if not callable(entry):
-        raise SslbenchError(f"{target}: is no class or function that builds an upstream")
+    """What somebody else's class or function builds; an expert of s3prl's calling convention is wrapped."""
+    build = entry.load()
+    if not callable(build):
+        raise SslbenchError(f"{entry.name}: is no class or function that builds an upstream")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        expert = entry(ckpt=str(ckpt) if ckpt else None, **options)
-    return ForeignUpstream(expert, "imported" if ckpt else "random", frozen, raw)
+        ours = _taken(build, frozen=frozen, seed=seed)
+        built = build(ckpt=str(ckpt) if ckpt else None, **ours, **options)
+    if not isinstance(built, nn.Module):
+        raise SslbenchError(f"{entry.name}: builds no torch module")
+    if isinstance(getattr(built, "weights", None), str):  # as our contract wants it
+        return built
+    weights = ("imported" if ckpt else "random") if any(True for _ in built.parameters()) else "none"
+    return ForeignUpstream(built, weights, frozen, raw)
+
+
+def _taken(build: Callable[..., Any], **ours: Any) -> dict[str, Any]:
+    """Those arguments that a callable takes; s3prl's convention has none of them."""
+    parameters = inspect.signature(build).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return ours
+    return {name: value for name, value in ours.items() if name in parameters}
 
 
 def model_class(family: str) -> type[SSLModel]:

@@ -7,6 +7,7 @@ import io
 import sys
 import warnings
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sslbench import config, registry
 from sslbench.checkpoint import UpstreamCheckpoint, load_strict
 from sslbench.cli import VERBS, main
 from sslbench.errors import CorruptFileError, SslbenchError
+from sslbench.nn.upstream import weights_of
 from sslbench.progress import Progress
 from sslbench.upstreams import load_upstream
 
@@ -95,6 +97,23 @@ def test_a_class_in_a_file_is_an_upstream(tmp_path: Path, monkeypatch: pytest.Mo
         load_upstream("their_code:Nothing")
 
 
+def test_a_plain_expert_behind_an_entry_point_is_frozen_and_says_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain_code.py").write_text(EXPERT.replace(", **kwargs", ""))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("plain_plugin", "plain_code:Expert", "sslbench.upstreams")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    upstream, free = (load_upstream("plain_plugin", frozen=frozen).train() for frozen in (True, False))
+    assert weights_of(upstream) == ("random", None)
+    assert (upstream.training, free.training) == (False, True)
+    assert not any(parameter.requires_grad for parameter in upstream.parameters())
+    assert upstream([torch.randn(1000)])["hidden_states"][0].shape == (1, 4, 8)
+    assert weights_of(load_upstream("plain_plugin", ckpt="mine.pt"))[0] == "imported"
+    assert main(["check", "plain_plugin"]) == 1  # judged as it is: a frame is missing
+    assert "Judged as it is" in capsys.readouterr().out
+
+
 def test_checkpoints_are_checked_and_load_strictly(tmp_path: Path) -> None:
     state = {"weight": torch.randn(2, 3), "bias": torch.zeros(2)}
     UpstreamCheckpoint("family", {"dim": 3}, state, "trained", {"steps": 5}).save(tmp_path)
@@ -163,11 +182,14 @@ def test_a_closed_terminal_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch
         ("plan DIR/text", "text: expected 'key: value' lines"),
         ("plan DIR", "Is a directory"),
         ("plan DIR/plan.yaml --batch_s 0", "--batch_s, --hours and --max_steps must be above 0"),
+        ("plan DIR/plan.yaml --batch_s 0.001", "--batch_s must be at least 1"),
         ("pretrain --config DIR/torn.yaml", "sslbench pretrain: "),
         ("pretrain --config DIR/typo.yaml", "'max_step' is not accepted; did you mean max_steps"),
         ("check zipformer_tiny --ckpt DIR/ckpt", "card.yaml: lacks weights; export or convert it again"),
         ("check os:path", "os:path: is no class or function that builds an upstream"),
         ("units merge --out DIR/a.jsonl.gz --num_shards 0", "--num_shards must be at least 1"),
+        ("units apply --units u --manifest m --out DIR/a.gz --num_shards 0", "--jobs must be at least 1"),
+        ("extract zipformer_tiny DIR/text --out DIR/f.npz --device gpu", "called 'gpu'"),
         (
             "units fit --feature zipformer_tiny:1 --device gpu --manifest m --clusters 5 --out o",
             "called 'gpu'",

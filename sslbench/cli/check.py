@@ -7,6 +7,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from sslbench import registry
 from sslbench.cli._parser import Parser
@@ -29,11 +30,14 @@ def main(argv: list[str]) -> int:
     from torch import nn
 
     from sslbench import check
+    from sslbench.nn.foreign import ForeignUpstream
+    from sslbench.nn.upstream import weights_of
     from sslbench.upstreams import load_upstream
 
-    # s3prl's experts are judged as they are; load_upstream would mend their frame counts
-    ours = args.upstream in registry.upstreams()
-    options: dict[str, object] = {} if ours else {"raw": True}
+    # experts of s3prl's convention are judged as they are; load_upstream would mend their frame counts
+    known = registry.upstreams()
+    ours = args.upstream in known and known[args.upstream].source == "sslbench"
+    options: dict[str, Any] = {} if ours else {"raw": True}
     if args.model_config:
         options["model_config"] = args.model_config
 
@@ -44,7 +48,7 @@ def main(argv: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights are said below
         upstream = build(True)
-        weights = str(getattr(upstream, "weights", "unknown"))
+        weights, _ = weights_of(upstream)
         if sum(parameter.numel() for parameter in upstream.parameters()) < SMALL:
             torch.set_num_threads(1)  # on short clips threads of small models mostly wait for each other
         points = check.check(build, every_length_alone=args.every_length)
@@ -53,7 +57,7 @@ def main(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
-        _print_table(args.upstream, weights, points, mended=not ours)
+        _print_table(args.upstream, weights, points, mended=isinstance(upstream, ForeignUpstream))
     if args.out and result["ok"]:
         from sslbench.io import write_json
 

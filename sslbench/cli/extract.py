@@ -28,12 +28,14 @@ def main(argv: list[str]) -> int:
     import torch
 
     from sslbench.audio import load_audio
+    from sslbench.device import pick_device
     from sslbench.io import atomic_path
     from sslbench.progress import track
     from sslbench.upstreams import load_upstream
 
+    device = pick_device(args.device)
     options = {"model_config": args.model_config} if args.model_config else {}
-    upstream: Any = load_upstream(args.upstream, ckpt=args.ckpt, **options)
+    upstream: Any = load_upstream(args.upstream, ckpt=args.ckpt, **options).to(device)
     arrays: dict[str, Any] = {}
     skipped = 0
     for path, name in track(list(zip(args.wavs, names, strict=True)), "extract", len(names)):
@@ -44,8 +46,8 @@ def main(argv: list[str]) -> int:
             print(f"sslbench extract: skipped {error}", file=sys.stderr)
             continue
         with torch.no_grad():
-            for layer, states in enumerate(upstream([wav])["hidden_states"]):
-                arrays[f"{name}.layer{layer:02d}"] = states[0].float().numpy()  # (F, D)
+            for layer, states in enumerate(upstream([wav.to(device)])["hidden_states"]):
+                arrays[f"{name}.layer{layer:02d}"] = states[0].float().cpu().numpy()  # (F, D)
     if not arrays:
         raise SslbenchError(f"extract: none of the {len(names)} files could be read; nothing was written")
     with atomic_path(args.out) as temporary, temporary.open("wb") as stream:
@@ -79,4 +81,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model_config", help="YAML of random weights, or of changes to those of --ckpt")
     parser.add_argument("--out", required=True, metavar="F.npz", help="file to write")
     parser.add_argument("--resample", action="store_true", help="convert other sample rates to 16 kHz")
+    parser.add_argument(
+        "--device", default="auto", help="auto (default: a GPU where there is one), cpu, cuda or cuda:N"
+    )
     return parser.parse_args(argv)

@@ -49,12 +49,11 @@ def _registered(kind: str) -> list[dict[str, Any]]:
 
 
 def _s3prl() -> list[dict[str, Any]]:
-    from sslbench.integrations.s3prl.names import s3prl_names
+    from sslbench.integrations.s3prl.names import s3prl_names, takes_ckpt
 
     ours = {entry.name for entry in registry.upstreams()}
-    local = ("_local", "_url", "_gdriveid", "_custom")
     return [
-        {"name": name, "family": name.split("_")[0], "source": "s3prl", "needs_ckpt": name.endswith(local)}
+        {"name": name, "family": name.split("_")[0], "source": "s3prl", "needs_ckpt": takes_ckpt(name)}
         for name in s3prl_names()
         if name not in ours
     ]

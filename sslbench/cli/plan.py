@@ -18,6 +18,7 @@ EPILOG = """examples:
 A few updates of the full-size model are run on noise, on this machine's GPU or else its CPU. The prediction
 holds for devices as fast as that one and leaves out communication and reading of data.
 """
+LEAST_BATCH_S = 1.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +63,8 @@ def main(argv: list[str]) -> None:
     sizes = (chosen.batch_s, chosen.hours, chosen.max_steps)
     if any(value is not None and not 0 < value < float("inf") for value in sizes):
         raise SslbenchError("plan: --batch_s, --hours and --max_steps must be above 0")
+    if chosen.batch_s is not None and chosen.batch_s < LEAST_BATCH_S:
+        raise SslbenchError(f"plan: --batch_s must be at least {LEAST_BATCH_S:g}: less measures overhead")
     changes = {name: getattr(chosen, name) for name in ("max_steps", "precision") if getattr(chosen, name)}
     config = replace(plan.read_config(chosen.config), **changes)
     system = chosen.system or config.upstream

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sslbench.profile.measure import Cost, Options, Subject
 
 EPILOG = """examples:
-  sslbench profile zipformer_tiny hubert_tiny fbank
+  sslbench profile zipformer_tiny hubert_k2ssl_tiny fbank
   sslbench profile zipformer_base --json --no_speed --no_memory
   sslbench profile zipformer_base --ckpt exp/upstream --system zipformer-mini --results results --tier short
   sslbench profile zipformer_base hubert_k2ssl_base --growth --no_memory
@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--memory_gib", type=float, metavar="G", help="memory for --longest_batch (default: what is free)"
     )
-    options.add_argument("--device", default="cpu", help="cpu (default), cuda or auto")
+    options.add_argument(
+        "--device", default="cpu", help="cpu (default: as in the published rows), cuda or auto"
+    )
     options.add_argument("--json", action="store_true", help="print JSON")
     return options
 

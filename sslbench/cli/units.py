@@ -24,6 +24,7 @@ EXAMPLES = """examples:
       --out exp/units_fairseq/train.jsonl.gz
   sslbench units report --manifest exp/units1/dev-clean.jsonl.gz --units exp/units1 --out exp/report.json
 """
+DEVICE = "where the upstream runs: auto (default: a GPU where there is one), cpu, cuda or cuda:N"
 
 
 def main(argv: list[str]) -> int:
@@ -61,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         "--normalize", choices=["utterance", "global", "none"], default="",
         help="mean and variance of the features (default none, as HuBERT)",
     )  # fmt: skip
-    fit.add_argument("--device", default="cpu", help="where the upstream runs: cpu (default), cuda or auto")
+    fit.add_argument(
+        "--random_weights", action="store_true", help="the upstream may have random weights, as a baseline"
+    )
+    fit.add_argument("--device", default="auto", help=DEVICE)
 
     _add_labelling(actions, shape)
     report = actions.add_parser("report", help="purity, PNMI and the units' distribution", **shape)
@@ -79,7 +83,7 @@ def _add_labelling(actions: Any, shape: dict[str, Any]) -> None:
     apply.add_argument("--manifest", type=Path, required=True, help="cuts to label")
     apply.add_argument("--ckpt", type=Path, help="checkpoint folder of the upstream, as in 'units fit'")
     apply.add_argument("--out", type=Path, required=True, help="labelled manifest (.jsonl.gz)")
-    apply.add_argument("--device", default="cpu", help="where the upstream runs: cpu (default), cuda or auto")
+    apply.add_argument("--device", default="auto", help=DEVICE)
     apply.add_argument("--jobs", type=int, default=1, help="processes that share the work here (default 1)")
     apply.add_argument("--num_shards", type=int, default=1, metavar="N", help="parts that tasks share out")
     apply.add_argument("--shard", type=int, default=0, metavar="I", help="this task's part, 0 to N-1")
@@ -103,7 +107,8 @@ def _fit(args: argparse.Namespace) -> None:
     from sslbench.data.units import FitSettings, fit_units, open_features
 
     settings = FitSettings(args.clusters, args.seed, args.limit_hours, args.normalize)
-    model = fit_units(args.manifest, open_features(args.feature, args.ckpt, args.device), args.out, settings)
+    features = open_features(args.feature, args.ckpt, args.device, args.random_weights)
+    model = fit_units(args.manifest, features, args.out, settings)
     facts = model.facts
     print(
         f"{args.out}: {model.clusters} units of {facts['feature']} from {facts['hours']:.2f} h, "

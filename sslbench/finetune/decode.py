@@ -18,10 +18,11 @@ from sslbench.errors import CorruptFileError
 from sslbench.finetune.config import identity
 from sslbench.finetune.data import Batch, LabelledSet
 from sslbench.finetune.decoders.choose import DecodeSettings, Search, make_search
-from sslbench.finetune.experiment import Experiment, weights_of
+from sslbench.finetune.experiment import Experiment
 from sslbench.finetune.model import Recognizer
 from sslbench.finetune.vocab import Vocab
 from sslbench.io import read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
+from sslbench.nn.upstream import weights_of
 from sslbench.progress import Progress
 
 LEAST_BATCH_S = 60.0  # without gradients there is room, and short batches do not keep a processor busy

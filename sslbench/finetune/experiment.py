@@ -18,6 +18,7 @@ from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.model import Recognizer
 from sslbench.finetune.vocab import Vocab
 from sslbench.io import read_json, write_json
+from sslbench.nn.upstream import weights_of
 from sslbench.train import checkpoint
 from sslbench.upstreams import load_upstream
 
@@ -34,17 +35,11 @@ def skipped_name(rank: int) -> str:
 
 def build_recognizer(config: FinetuneConfig, vocab: Vocab) -> Recognizer:
     """The upstream with a fresh head; the head's weights depend on the seed only."""
-    options = {} if config.ckpt else {"seed": config.seed}
+    options: dict[str, Any] = {} if config.ckpt else {"seed": config.seed}
     upstream = load_upstream(config.upstream, config.ckpt, frozen=config.tune != "full", **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return Recognizer(upstream, len(vocab), config)
-
-
-def weights_of(upstream: nn.Module) -> tuple[str, str | None]:
-    """(kind, sha256) of an upstream's weights, for result rows."""
-    sha256 = getattr(upstream, "weights_sha256", None)
-    return str(getattr(upstream, "weights", "none")), None if sha256 is None else str(sha256)
 
 
 def begun(folder: Path, data: Mapping[str, str]) -> bool:
@@ -90,7 +85,7 @@ def pin(folder: Path, name: str, upstream: nn.Module, data: Mapping[str, str]) -
 
 def check_upstream(folder: Path, name: str, upstream: nn.Module) -> None:
     """Raise `SslbenchError` when an upstream no longer has the weights that a run was made with: its
-    checkpoint was written anew, or random ones stand in for a download."""
+    checkpoint was written anew, or published anew."""
     path, now = folder / UPSTREAM, list(weights_of(upstream))
     was = read_json(path)["weights"] if path.is_file() else now
     if was != now:

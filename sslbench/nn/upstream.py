@@ -144,6 +144,12 @@ class Upstream(nn.Module):
         return {"hidden_states": states, "last_hidden_state": states[-1]}
 
 
+def weights_of(upstream: nn.Module) -> tuple[str, str | None]:
+    """(kind, sha256) of an upstream's weights; those of which nothing is said count as "random"."""
+    sha256 = getattr(upstream, "weights_sha256", None)
+    return str(getattr(upstream, "weights", "random")), None if sha256 is None else str(sha256)
+
+
 def upstream_entry(model_class: type[SSLModel], preset: Path) -> Callable[..., Upstream]:
     """Make the function that s3prl, ESPnet and the registry call for one upstream name.
 

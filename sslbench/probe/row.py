@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from sslbench import provenance
 from sslbench.io import sha256_json, write_json
+from sslbench.nn.upstream import weights_of
 from sslbench.probe.files import test_split
 from sslbench.probe.plan import Plan
 from sslbench.probe.rundir import RunDir, write_predictions
@@ -30,13 +31,14 @@ def task_row(
     """Put quality, cost and provenance together."""
     test = plan.test()
     custom = test[0].cut.custom or {}
+    weights, weights_sha256 = weights_of(upstream)
     return make_row(
         system=named.system,
         upstream=named.upstream,
         evaluation=task.name,
         tier=task.tier,
-        weights=str(getattr(upstream, "weights", "random")),
-        weights_sha256=cast(str | None, getattr(upstream, "weights_sha256", None)),
+        weights=weights,
+        weights_sha256=weights_sha256,
         data=Data(
             corpus=str(custom.get("corpus", settings.data.resolve().name)),
             split=test_split(settings.data, task.settings),

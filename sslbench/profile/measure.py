@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sslbench.errors import SslbenchError
+from sslbench.nn.upstream import weights_of
 from sslbench.profile import capacity, energy, memory, timing
 from sslbench.profile.capacity import Capacity
 from sslbench.profile.growth import Curve, Growth, measure_growth
@@ -151,13 +152,14 @@ def _static(subject: Subject) -> Cost:
     total = sum(p.numel() for p in upstream.parameters())
     trainable = _trainable(subject, upstream)
     macs = count_macs(partial(build, subject.upstream, subject.ckpt, True))
+    weights, weights_sha256 = weights_of(upstream)
     return Cost(
         subject,
         params_total=total,
         params_trainable=trainable,
         macs=macs,
-        weights=str(getattr(upstream, "weights", "imported" if total else "none")),
-        weights_sha256=getattr(upstream, "weights_sha256", None),
+        weights=weights,
+        weights_sha256=weights_sha256,
     )
 
 

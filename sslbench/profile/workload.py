@@ -51,10 +51,10 @@ BATCH = Workload(clips=4, clip_s=5.0)
 
 
 def build(name: str, ckpt: str | None, frozen: bool) -> nn.Module:
-    """An upstream without the warning about random weights: cost does not depend on them."""
+    """An upstream without the warning about random weights, also s3prl's: cost does not depend on them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load_upstream(name, ckpt, frozen=frozen)
+        return load_upstream(name, ckpt, frozen=frozen, stand_in=True)
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -80,7 +80,7 @@ def why_no_training(upstream: nn.Module) -> str | None:
     if not isinstance(model, SSLModel):
         return "is not a pretraining model of sslbench, so it has no training step here"
     if not isinstance(getattr(model.config, "num_units", None), int):
-        return "its configuration names no num_units, so labels cannot be made for a training step"
+        return "has a configuration without num_units, so labels cannot be made for a training step"
     return None
 
 

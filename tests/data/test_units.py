@@ -205,14 +205,14 @@ class _Coarse(torch.nn.Module):
 def test_layers_of_any_fitting_stride_become_50_hz(
     stride: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sslbench.upstreams.load_upstream", lambda name, ckpt=None: _Coarse(stride))
+    monkeypatch.setattr("sslbench.upstreams.load_upstream", lambda name, **_: _Coarse(stride))
     features = open_features("coarse:middle")
     assert features.name == "coarse:1"
     (frames,) = features.frames([torch.zeros(1600)])
     assert (frames[:, 0] - 100).tolist() == expected
     with pytest.raises(SslbenchError, match="no layer 3"):
         open_features("coarse:3")
-    monkeypatch.setattr("sslbench.upstreams.load_upstream", lambda name, ckpt=None: _Coarse(400))
+    monkeypatch.setattr("sslbench.upstreams.load_upstream", lambda name, **_: _Coarse(400))
     with pytest.raises(SslbenchError, match="400 samples does not fit"):
         open_features("coarse:0")
 

@@ -239,10 +239,12 @@ def test_unlisted_recordings_are_named_and_limited(corpus: Path, tmp_path: Path)
 
 def test_the_second_iteration_takes_a_layer_of_the_first_model(corpus: Path, tmp_path: Path) -> None:
     manifest = corpus / "train.jsonl.gz"
-    with pytest.warns(UserWarning, match="RANDOM weights"):
-        features = open_features("hubert_k2ssl_tiny:1")
+    with pytest.raises(SslbenchError, match=r"random weights; give --ckpt, or say --random_weights"):
+        open_features("hubert_k2ssl_tiny:1")
+    with pytest.warns(UserWarning, match="weights are RANDOM"):
+        features = open_features("hubert_k2ssl_tiny:1", random_too=True)
     fit_units(manifest, features, tmp_path / "units2", FitSettings(clusters=4))
-    with pytest.warns(UserWarning, match="RANDOM weights"):
+    with pytest.warns(UserWarning, match="weights are RANDOM"):
         label_manifest(tmp_path / "units2", manifest, tmp_path / "out.jsonl.gz")
     for cut in open_manifest(tmp_path / "out.jsonl.gz"):
         assert len(cut.kmeans.split()) == -(-cut.num_samples // 320)

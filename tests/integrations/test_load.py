@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from sslbench.data.units import open_features
 from sslbench.errors import SslbenchError
-from sslbench.integrations.s3prl import load, stand_in
+from sslbench.integrations.s3prl import load, names, stand_in
 from sslbench.upstreams import load_upstream
 
 pytest.importorskip("s3prl")
@@ -63,8 +67,35 @@ def test_unknown_names_suggest_ours_and_theirs() -> None:
 
 
 def test_a_missing_checkpoint_is_an_error_not_random_weights() -> None:
-    with pytest.raises(SslbenchError, match="wavlm_local"):
+    with pytest.raises(SslbenchError, match=r"wavlm_local: .*; see whether /no/such/file.pt is of"):
         load.load_s3prl_upstream("wavlm_local", ckpt="/no/such/file.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("hubert_base", "hubert_local --ckpt FILE"),
+        ("mos_tera", "mos_tera_local --ckpt FILE"),
+        ("fbank", "it has no name that loads a file"),
+    ],
+)
+def test_a_checkpoint_that_s3prl_would_ignore_is_refused(name: str, advice: str) -> None:
+    """s3prl's entries write their own address over `ckpt`, so the public weights would be scored."""
+    with pytest.raises(SslbenchError, match=f"{name}: takes no --ckpt, which s3prl would ignore; .*{advice}"):
+        load.load_s3prl_upstream(name, ckpt="mine.pt")
+
+
+def test_every_entry_that_names_ckpt_among_its_arguments_takes_it() -> None:
+    import s3prl
+
+    named = {
+        node.name
+        for path in (Path(s3prl.__file__).parent / "upstream").glob("*/hubconf.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and "ckpt" in [argument.arg for argument in node.args.args]
+    }
+    assert {"wavlm_local", "apc_url", "hubert_custom"} <= named
+    assert not [name for name in named if not names.takes_ckpt(name)]
 
 
 class Expert(nn.Module):
@@ -106,7 +137,7 @@ def test_the_hash_names_the_weights() -> None:
 
 
 def test_what_cannot_be_fetched_is_random_and_says_so(monkeypatch) -> None:
-    """Offline, a known architecture stands in; any other name is an error."""
+    """Offline, a known architecture stands in where that is asked for; anything else is an error."""
 
     def offline(**_options):
         raise OSError("no route to host")
@@ -114,10 +145,13 @@ def test_what_cannot_be_fetched_is_random_and_says_so(monkeypatch) -> None:
     monkeypatch.setattr(load, "_find", lambda name: offline)
     monkeypatch.setattr(stand_in, "stand_in", lambda name, seed: Expert() if name == "hubert_base" else None)
     with pytest.warns(UserWarning, match="RANDOM"):
-        upstream = load.load_s3prl_upstream("hubert_base")
+        upstream = load.load_s3prl_upstream("hubert_base", stand_in=True)
     assert (upstream.weights, upstream.weights_sha256) == ("random", None)
+    for name, asked in (("apc", True), ("hubert_base", False)):
+        with pytest.raises(SslbenchError, match=r"no route to host\); weights in a file are named by"):
+            load.load_s3prl_upstream(name, stand_in=asked)
     with pytest.raises(SslbenchError, match="no route to host"):
-        load.load_s3prl_upstream("apc")
+        open_features("hubert_base:1")  # no units of weights that nobody asked for
 
 
 def test_stand_ins_have_the_published_size() -> None:

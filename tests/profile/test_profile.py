@@ -151,6 +151,8 @@ def test_a_training_step_has_gradients_one_label_per_frame_and_late_schedules() 
     assert model.batch_count > 0
     assert why_no_training(upstream) is None
     assert why_no_training(_NoLoss()) is not None
+    model.config = object()
+    assert (why_no_training(upstream) or "").startswith("has a configuration without num_units")
     assert (SINGLE.audio_s, BATCH.audio_s) == (10.0, 20.0)
 
 

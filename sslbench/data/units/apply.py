@@ -105,6 +105,8 @@ def label_manifest(
     Raises:
         SslbenchError: another checkpoint than the units were fitted on, or too many unreadable clips.
     """
+    if num_shards < 1 or jobs < 1:
+        raise SslbenchError("units apply: --num_shards and --jobs must be at least 1")
     if not 0 <= shard < num_shards:
         raise SslbenchError(f"--shard {shard}: must lie between 0 and {num_shards - 1}")
     if not Path(out).name.endswith(".jsonl.gz"):
@@ -237,13 +239,12 @@ def _finished(out: Path, meta_path: Path, meta: dict[str, str]) -> dict[str, int
 
 
 def _same_features(model: UnitModel, ckpt: Path | str | None, device: str) -> Features:
-    features = open_features(model.facts["feature"], ckpt, device)
+    # random weights were asked for when the units were fitted, or differ from those now
+    features = open_features(model.facts["feature"], ckpt, device, random_too=True)
     fitted, given = model.facts.get("ckpt_sha256"), features.facts().get("ckpt_sha256")
     if fitted != given:
-        raise SslbenchError(
-            f"units were fitted on weights {str(fitted)[:12]}, --ckpt has {str(given)[:12]}; "
-            "use the same checkpoint"
-        )
+        was, here = (f"weights {sha[:12]}" if sha else "random weights" for sha in (fitted, given))
+        raise SslbenchError(f"units were fitted on {was}, here are {here}; use the same checkpoint")
     return features
 
 

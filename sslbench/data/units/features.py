@@ -7,7 +7,6 @@ ceil(T/320) frames, so labels line up with the encoders of this package.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,18 +94,30 @@ class UpstreamFeatures:
     normalize = "none"
 
     def __init__(
-        self, upstream: str, layer: int | None, ckpt: Path | str | None = None, device: str = "cpu"
+        self,
+        upstream: str,
+        layer: int | None,
+        ckpt: Path | str | None = None,
+        device: str = "cpu",
+        random_too: bool = False,
     ) -> None:
         """Load the upstream; no layer means the middle one.
 
         Raises:
-            SslbenchError: it has no such layer, its frames do not fit 20 ms, or there is no such device.
+            SslbenchError: it has no such layer, its frames do not fit 20 ms, there is no such device, or
+                its weights are random and neither `ckpt` nor `random_too` asks for such.
         """
         from sslbench.device import pick_device
+        from sslbench.nn.upstream import weights_of
         from sslbench.upstreams import load_upstream
 
         self.device = pick_device(device)
-        self.model = load_upstream(upstream, ckpt=ckpt).to(self.device).eval()
+        self.model = load_upstream(upstream, ckpt=ckpt, stand_in=random_too).to(self.device).eval()
+        weights, self.ckpt_sha256 = weights_of(self.model)
+        if weights == "random" and not (random_too or ckpt):
+            raise SslbenchError(
+                f"{upstream}: has random weights; give --ckpt, or say --random_weights for units of such"
+            )
         rate: Any = self.model.get_downsample_rates
         self.stride = int(rate("hidden_states"))
         if self.stride % FRAME_SAMPLES and FRAME_SAMPLES % self.stride:
@@ -121,12 +132,9 @@ class UpstreamFeatures:
             )
         self.layer = layer % layers
         self.name = f"{upstream}:{self.layer}"
-        if getattr(self.model, "weights", "") == "random":
-            warnings.warn(f"{upstream}: units of RANDOM weights; give --ckpt", stacklevel=2)
 
     def facts(self) -> dict[str, Any]:
-        sha = getattr(self.model, "weights_sha256", None)
-        upstream = self.name.rpartition(":")[0]
+        upstream, sha = self.name.rpartition(":")[0], self.ckpt_sha256
         return {"feature": self.name, "upstream": upstream, "layer": self.layer, "ckpt_sha256": sha}
 
     def frames(self, wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -150,8 +158,14 @@ def _fit(frames: torch.Tensor, wanted: int) -> torch.Tensor:
     return frames[:wanted]
 
 
-def open_features(name: str, ckpt: Path | str | None = None, device: str = "cpu") -> Features:
-    """The source for a command-line name. Raises `SslbenchError` on a name of neither form."""
+def open_features(
+    name: str, ckpt: Path | str | None = None, device: str = "cpu", random_too: bool = False
+) -> Features:
+    """The source for a command-line name.
+
+    Raises:
+        SslbenchError: a name of neither form, or as `UpstreamFeatures`.
+    """
     if name == "mfcc":
         if ckpt:
             raise SslbenchError("--feature mfcc: takes no --ckpt; name a layer as UPSTREAM:LAYER to use one")
@@ -162,4 +176,4 @@ def open_features(name: str, ckpt: Path | str | None = None, device: str = "cpu"
             f"--feature {name}: expected 'mfcc' or UPSTREAM:LAYER, for example hubert_k2ssl:6 "
             "or hubert_k2ssl:middle"
         )
-    return UpstreamFeatures(upstream, None if layer == "middle" else int(layer), ckpt, device)
+    return UpstreamFeatures(upstream, None if layer == "middle" else int(layer), ckpt, device, random_too)

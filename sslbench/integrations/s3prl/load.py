@@ -7,6 +7,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from sslbench import registry
 from sslbench.errors import SslbenchError, did_you_mean
-from sslbench.integrations.s3prl.names import s3prl_names
+from sslbench.integrations.s3prl.names import s3prl_names, takes_ckpt
 from sslbench.nn.foreign import ForeignUpstream
 
 DOWNLOAD_TIMEOUT_S = 20.0
@@ -26,6 +27,7 @@ def load_s3prl_upstream(
     frozen: bool = True,
     raw: bool = False,
     seed: int = 0,
+    stand_in: bool = False,
     **options: Any,
 ) -> ForeignUpstream:
     """Build an upstream that s3prl knows.
@@ -35,24 +37,28 @@ def load_s3prl_upstream(
         ckpt: file, folder or address, for names ending in `_local`, `_url` and `_custom`.
         frozen: False to fine-tune.
         raw: leave frame counts and short clips as the expert treats them (for `sslbench check`).
-        seed: of random weights, where they stand in for ones that cannot be fetched.
+        seed: of random weights.
+        stand_in: where the weights cannot be fetched, give their architecture random ones, with a warning.
         **options: passed to s3prl's entry.
 
     Raises:
-        SslbenchError: unknown name (with the nearest known ones), or s3prl cannot build it.
+        SslbenchError: unknown name (with the nearest known ones), a checkpoint for a name that takes none, or
+            s3prl cannot build it.
     """
-    entry = _find(name)
     if ckpt is not None:
+        if name in s3prl_names() and not takes_ckpt(name):
+            raise SslbenchError(f"{name}: takes no --ckpt, which s3prl would ignore; {_for_a_file(name)}")
         options["ckpt"] = str(ckpt)
+    entry = _find(name)
     try:
         expert = _call(entry, options)
     except (OSError, ImportError, AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        fallback = _stand_in(name, seed) if ckpt is None and isinstance(error, OSError) else None
+        unfetched = stand_in and ckpt is None and isinstance(error, OSError)
+        fallback = _stand_in(name, seed) if unfetched else None
         if fallback is None:
             what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise SslbenchError(
-                f"{name}: s3prl cannot build it ({what}); give --ckpt, or see s3prl's docs"
-            ) from error
+            advice = f"see whether {ckpt} is of that model" if ckpt is not None else _for_a_file(name)
+            raise SslbenchError(f"{name}: s3prl cannot build it ({what}); {advice}") from error
         warnings.warn(
             f"{name}: its weights cannot be fetched; the architecture has RANDOM weights", stacklevel=2
         )
@@ -76,6 +82,19 @@ def _find(name: str) -> Callable[..., nn.Module]:
         return getattr(importlib.import_module(known[name]), name)
     except ImportError as error:
         raise SslbenchError(f"{name}: {error}; pip install 'sslbench[s3prl]'") from error
+
+
+def _for_a_file(name: str) -> str:
+    """How to name weights that lie in a file, in words."""
+    if takes_ckpt(name):
+        return f"name its weights: {name} --ckpt FILE"
+    known = s3prl_names()
+    sisters = [other for other in known if known[other] == known.get(name) and takes_ckpt(other)]
+    if not sisters:
+        return "it has no name that loads a file"
+    shared = {other: len(commonprefix([other, name])) for other in sisters}  # noqa: RUF071  # letters are meant
+    nearest = max(sisters, key=lambda other: (shared[other], other.endswith("_local")))
+    return f"weights in a file are named by {nearest} --ckpt FILE"
 
 
 def _call(entry: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:

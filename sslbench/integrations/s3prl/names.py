@@ -24,3 +24,9 @@ def s3prl_names() -> dict[str, str]:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 found[node.name] = f"s3prl.upstream.{hubconf.parent.name}.hubconf"
     return found
+
+
+def takes_ckpt(name: str) -> bool:
+    """Whether a name of s3prl loads what it is given; all others write their own address over `ckpt`, or have
+    no weights (s3prl 0.4.18, upstream/*/hubconf.py)."""
+    return name.endswith(("_local", "_url", "_custom")) and name != "baseline_local"  # of a model_config
