@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from sslbench.tiers import TIERS
+
 if TYPE_CHECKING:
     from sslbench.finetune.rows import RowOptions
-
-TIERS = ("smoke", "short", "full")
 
 
 def add_tier(parser: argparse.ArgumentParser) -> None:
@@ -18,18 +18,20 @@ def add_tier(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_labels(systems: list[str]) -> None:
+def check_labels(systems: list[str], evaluation: str = "asr") -> None:
     """Raise `SslbenchError` for a label that a row would refuse: before hours of work, not after."""
     import re
 
     from sslbench.errors import SslbenchError
-    from sslbench.report.schema import SYSTEM
+    from sslbench.report.schema import EVALUATION, SYSTEM
 
     for system in systems:
         if not re.fullmatch(SYSTEM, system):
             raise SslbenchError(
                 f"--system {system!r}: letters, digits and . _ - only, a letter or digit first"
             )
+    if not re.fullmatch(EVALUATION, evaluation):
+        raise SslbenchError(f"--evaluation {evaluation!r}: small letters, digits and _ only")
 
 
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,4 +57,6 @@ def row_options(
 
     if bool(system) != bool(results):
         raise SslbenchError("a row needs both --system LABEL and --results DIR")
+    if system:
+        check_labels([system], evaluation)
     return RowOptions(system, results, tier, upstream, evaluation) if system and results else None

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from sslbench.cli._parser import Parser
-from sslbench.cli._rows import TIERS
 from sslbench.errors import SslbenchError, did_you_mean
+from sslbench.tiers import TIERS
 
 EPILOG = """examples:
   sslbench compare zipformer-mini hubert-mini --results results

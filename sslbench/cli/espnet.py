@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from sslbench.cli._parser import Parser
-from sslbench.cli._rows import add_tier
+from sslbench.cli._rows import add_tier, check_labels
 from sslbench.errors import SslbenchError
 
 DESCRIPTION = """ESPnet's own ASR with our upstreams, through its unmodified `frontend: s3prl`.
@@ -63,6 +63,7 @@ def _need_espnet() -> None:
 
 
 def _asr(args: argparse.Namespace) -> int:
+    check_labels([args.system])
     _need_espnet()
     from sslbench.integrations.espnet.asr import AsrRun, run
     from sslbench.integrations.espnet.row import write_row

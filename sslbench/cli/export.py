@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from sslbench.cli._parser import Parser
-from sslbench.cli._rows import add_tier
+from sslbench.cli._rows import add_tier, check_labels
 
 EPILOG = """examples:
   sslbench export exp/zipformer --out exp/zipformer/upstream
@@ -38,6 +38,8 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.initial and args.results:
         parser.error("--results is about training; it does not go with --initial")
+    if args.results and args.system:
+        check_labels([args.system])
     from sslbench.pretrain.summary import export, export_initial
 
     if args.initial:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sslbench.cli import _superb_results as results
 from sslbench.cli._parser import Parser
+from sslbench.cli._rows import check_labels
+from sslbench.tiers import TIERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,12 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(run)
     run.add_argument("--out", type=Path, required=True, help="experiment folder: predictions, curves, heads")
     run.add_argument("--results", type=Path, required=True, help="folder of result rows")
-    run.add_argument(
-        "--tier",
-        choices=["smoke", "short", "full"],
-        default="smoke",
-        help="full is the protocol (default: smoke)",
-    )
+    run.add_argument("--tier", choices=TIERS, default="smoke", help="full is the protocol (default: smoke)")
     run.add_argument("--lrs", help="learning rates instead of the protocol's grid, for example 1e-2,1e-3")
     run.add_argument("--seed", type=int, default=0, help="initial weights, batch order, reduced data")
     run.add_argument(
@@ -104,11 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     check = actions.add_parser("check", help="say what a task's data lacks; exit 1 when it does", **shape)
     check.add_argument("--tasks", required=True, help="comma-separated, or all")
     check.add_argument(
-        "--tier",
-        choices=["smoke", "short", "full"],
-        default="full",
+        "--tier", choices=TIERS, default="full",
         help="full is the protocol (default: full; run's is smoke)",
-    )
+    )  # fmt: skip
     _add_data(check)
     results.add_verbs(actions)
     return parser
@@ -127,6 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     from sslbench.device import pick_device
     from sslbench.probe.jobs import run_tasks, shard_of
 
+    check_labels([args.system or args.upstream])
     names = shard_of(_tasks(args.tasks, args.tier), args.num_shards, args.shard)
     roots = _all_roots(names, args)
     devices = [str(pick_device(name)) for name in args.device.split(",")]
@@ -149,10 +145,20 @@ def _run_one(
     from sslbench.report import store
 
     settings = ProbeSettings(
-        root, args.out, args.results, args.tier, args.seed, _rates(args.lrs),
-        args.cache_gb, args.keep_cache, device, args.precision, args.cache_precision, args.early_stop,
-        args.random_weights,
-    )  # fmt: skip
+        data=root,
+        exp=args.out,
+        results=args.results,
+        tier=args.tier,
+        seed=args.seed,
+        lrs=_rates(args.lrs),
+        cache_gb=args.cache_gb,
+        keep_cache=args.keep_cache,
+        device=device,
+        precision=args.precision,
+        cache_precision=args.cache_precision,
+        early_stop=args.early_stop,
+        random_weights=args.random_weights,
+    )
     task, named = load_task(name, args.tier), Named(args.upstream, args.system or args.upstream)
     with only_one(args.out / (name if args.engine == "sslbench" else f"{name}.s3prl")):
         if args.engine == "s3prl":
@@ -185,10 +191,19 @@ def _once(upstream: str, ckpt: Path | None) -> Callable[[], nn.Module]:
 def _tasks(text: str, tier: str) -> list[str]:
     from sslbench.probe.task import load_task, probe_names
 
-    names = probe_names() if text == "all" else list(dict.fromkeys(name.strip() for name in text.split(",")))
+    words = [_task(word) for word in text.split(",")]
+    names = probe_names() if text == "all" else list(dict.fromkeys(words))
     for name in names:
         load_task(name, tier)  # an unknown one ends here, before hours of work on the others
     return names
+
+
+def _task(word: str) -> str:
+    """The probe task that a word means: "asr", which names fine-tuning elsewhere, is `superb_asr` here."""
+    from sslbench import registry
+
+    name = word.strip()
+    return f"superb_{name}" if f"superb_{name}" in registry.tasks() else name
 
 
 def _roots(args: argparse.Namespace) -> dict[str, Path]:
@@ -197,7 +212,7 @@ def _roots(args: argparse.Namespace) -> dict[str, Path]:
     pairs = [word.partition("=") for word in args.roots.split(",")] if args.roots else []
     if any(not name or not path for name, _, path in pairs):
         raise SslbenchError(f"--roots {args.roots}: expected TASK=FOLDER,TASK=FOLDER")
-    return {name.strip(): Path(path) for name, _, path in pairs}
+    return {_task(name): Path(path) for name, _, path in pairs}
 
 
 def _all_roots(names: list[str], args: argparse.Namespace) -> dict[str, Path]:

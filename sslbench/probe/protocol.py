@@ -9,8 +9,7 @@ from typing import Any, Literal
 from sslbench import config
 from sslbench.errors import SslbenchError
 from sslbench.io import read_yaml
-
-TIERS = ("smoke", "short", "full")
+from sslbench.tiers import TIERS
 
 
 @dataclass

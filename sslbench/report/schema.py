@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sslbench.provenance import Provenance
+from sslbench.tiers import Tier
 
 SCHEMA_VERSION: Literal[2] = 2
 """2 added `methods` and `flags`; rows of version 1 load with none."""
@@ -14,6 +15,7 @@ SCHEMA_VERSION: Literal[2] = 2
 
 SYSTEM = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a system may be called: the name is a folder."""
+EVALUATION = r"^[a-z0-9_]+$"
 
 
 class Strict(BaseModel):
@@ -63,8 +65,8 @@ class ResultRow(Strict):
     schema_version: Literal[1, 2] = SCHEMA_VERSION
     system: str = Field(pattern=SYSTEM)  # what the report calls this model
     upstream: str  # registry or s3prl name
-    evaluation: str = Field(pattern=r"^[a-z0-9_]+$")  # "asr", "pr", "sid", "profile", "pretrain", …
-    tier: Literal["smoke", "short", "full"]
+    evaluation: str = Field(pattern=EVALUATION)  # "asr", "pr", "sid", "profile", "pretrain", …
+    tier: Tier
     weights: Literal["trained", "imported", "random", "none"]
     weights_sha256: str | None
     data: Data

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sslbench import cli, registry
 from sslbench.cli import VERBS, main, underscored
 from sslbench.cli._parser import Parser
+from sslbench.integrations.s3prl.names import s3prl_names
 from sslbench.pretrain.config import PretrainConfig
 
 
@@ -101,3 +105,52 @@ def test_resharding_is_a_switch_and_a_setting(
 def test_no_steps_cannot_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "conf.yaml", "--ngpu", "2", "--max_steps", "0"]) == 2
     assert "--max_steps must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "superb run --upstream fbank --tasks sid --data . --out o --results r",
+        "finetune --test_manifest t --results r",
+        "score ref.trn hyp.trn --results r",
+        "export exp --out o --results r",
+        "espnet asr --upstream fbank --train t --dev d --test e --out o --results r",
+        "plan conf.yaml --results r",
+        "profile fbank --results r",
+    ],
+)
+def test_a_label_that_no_row_takes_is_refused_before_the_work(
+    words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf.yaml").write_text("upstream: zipformer_tiny\n")
+    assert main([*words.split(), "--system", "a/b"]) == 2
+    assert "--system 'a/b': letters, digits" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["conf.yaml"]
+
+
+def test_an_evaluation_that_no_row_takes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "r.trn", "h.trn", "--system", "a", "--results", "r", "--evaluation", "ASR"]) == 2
+    assert "--evaluation 'ASR': small letters" in capsys.readouterr().err
+
+
+NAMED = re.compile(
+    r"--upstream (\S+)|--feature (\S+):\S+|sslbench (?:check|extract|profile) ((?:\w+ )*\w+)(?=\s)"
+)
+
+
+def upstreams_in(text: str) -> set[str]:
+    """The upstream names in some examples."""
+    return {name for found in NAMED.findall(text.replace("\\\n", " ")) for name in " ".join(found).split()}
+
+
+def test_examples_name_upstreams_that_there_are() -> None:
+    pytest.importorskip("s3prl")
+    known = {*(entry.name for entry in registry.upstreams()), *s3prl_names()}
+    names = [path.stem for path in Path(cli.__file__).parent.glob("[!_]*.py")]
+    modules = [import_module(f"sslbench.cli.{name}") for name in names]
+    texts = [text for module in modules for text in vars(module).values() if "examples:" in str(text)]
+    found = {name for text in texts for name in upstreams_in(text)}
+    assert {"zipformer_tiny", "fbank", "hubert_k2ssl", "wavlm_base"} <= found
+    assert found <= known, found - known
+    assert upstreams_in("sslbench profile zipformer_tiny hubert_tiny --json") - known == {"hubert_tiny"}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from probe_fakes import Spectral, make_corpus
 
-from sslbench.cli import main
+from sslbench.cli import main, superb
+from sslbench.errors import SslbenchError
+from sslbench.probe.task import load_task
 from sslbench.report import store
 
 
 def test_run_and_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sslbench.upstreams.load_upstream", lambda name, ckpt=None: Spectral())
+    monkeypatch.setattr("sslbench.upstreams.load_upstream", lambda name, **_: Spectral())
     corpus = make_corpus(tmp_path / "corpus", speakers=2, per_session=3)
     words = ["superb", "run", "--upstream", "spectral", "--system", "spectral-a", "--tasks", "sid"]
     words += ["--data", str(corpus), "--out", str(tmp_path / "exp"), "--results", str(tmp_path / "results")]
@@ -31,7 +34,6 @@ def test_run_and_score(
         (["--tasks", "sdi"], "did you mean sd or sid"),
         (["--ckpt", str(tmp_path / "none")], "no such checkpoint"),
         (["--data", str(tmp_path)], "sid: VoxCeleb1 under"),
-        (["--tasks", "sid,asr"], "asr: is no probe task on frozen features; did you mean superb_asr?"),
         (
             ["--tasks", "sid,ks,er", "--roots", "ks=/no/ks,er=/no/er"],
             "ks: no such data folder: /no/ks; er: no",
@@ -41,3 +43,10 @@ def test_run_and_score(
         assert main([*words, *changed]) == 2
         assert complaint in capsys.readouterr().err
     assert main(["superb", "score", str(tmp_path / "nothing")]) == 2
+
+
+def test_asr_is_the_probe_task_of_that_name() -> None:
+    assert superb._tasks("sid, asr,superb_asr", "smoke") == ["sid", "superb_asr"]
+    assert superb._roots(Namespace(roots="asr=/a,ks=/b")) == {"superb_asr": Path("/a"), "ks": Path("/b")}
+    with pytest.raises(SslbenchError, match=r"asr: is no probe task .*; did you mean superb_asr\?"):
+        load_task("asr", "smoke")
