@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from sslbench.cli import main
 from sslbench.data.manifests import write_manifest
 from sslbench.errors import SslbenchError
+from sslbench.integrations.espnet import asr
 from sslbench.integrations.espnet.asr import AsrRun
 from sslbench.integrations.espnet.claim import claim
 from sslbench.integrations.espnet.export import export
 from sslbench.integrations.espnet.row import write_row
-from sslbench.io import read_jsonl, write_json, write_text, write_yaml
+from sslbench.io import read_json, read_jsonl, write_json, write_text, write_yaml
 from sslbench.report.predictions import read_items
 from sslbench.report.store import load
 
@@ -117,3 +119,39 @@ def test_the_row_counts_every_cut_of_the_manifest(settings: AsrRun, tmp_path: Pa
     assert isinstance(items, dict)
     assert (items["b-2"].reference, items["b-2"].hypothesis) == ("FOUR FIVE SIX", "FOUR FIVE SICK")
     assert next(iter(read_jsonl(out / "hyp" / "test.jsonl"))) == {"id": "x1", "text": "ONE TWO THREE"}
+
+
+ESPNET = """#!/bin/sh
+echo ran
+rm $SPENT
+for i in $(seq 200); do test -e $SPENT && exit $STATUS; sleep 0.05; done
+exit 9  # it would not be known what a killed run has cost
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "checkpoint", "earlier_s"), [("train", True, 1000), ("train", False, 0), ("decode", True, 0)]
+)
+def test_a_resumed_training_costs_what_all_its_processes_took(
+    stage: str, checkpoint: bool, earlier_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a training goes on where it was, and only from a checkpoint; else the last run alone counts."""
+    spent = tmp_path / f"spent.{stage}.json"
+    write_json(spent, {"wall_s": 1000.0})
+    if checkpoint:
+        write_text(tmp_path / "model" / "checkpoint.pth", "")
+    write_text(tmp_path / "espnet", ESPNET)
+    (tmp_path / "espnet").chmod(0o755)
+    monkeypatch.setenv("SPENT", str(spent))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "espnet"))
+    monkeypatch.setattr(asr, "ACCOUNT_S", 0.05)
+    monkeypatch.setenv("STATUS", "3")
+    with pytest.raises(SslbenchError, match=f"{stage} stopped with status 3"):
+        asr._stage(tmp_path, stage, "asr_train", [])
+    first_s = read_json(spent)["wall_s"]
+    monkeypatch.setenv("STATUS", "0")
+    asr._stage(tmp_path, stage, "asr_train", [])
+    taken_s = asr.stage_seconds(tmp_path)[stage]
+    assert earlier_s < first_s < earlier_s + 100
+    assert (first_s if earlier_s else 0) < taken_s < earlier_s + 200
+    assert (tmp_path / f"{stage}.log").read_text() == "ran\nran\n"

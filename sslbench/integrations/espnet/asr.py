@@ -11,8 +11,11 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sslbench import io, registry
 from sslbench.errors import SslbenchError
@@ -20,8 +23,11 @@ from sslbench.finetune.vocab import BpeVocab
 from sslbench.integrations.espnet.claim import claim, decode_yaml, train_yaml
 from sslbench.integrations.espnet.export import export
 from sslbench.integrations.s3prl._hook import installed
+from sslbench.nn.upstream import weights_of
+from sslbench.upstreams import load_upstream
 
 TAIL_LINES = 15
+ACCOUNT_S = 60.0  # a run that is killed loses at most so much of its time
 STAGES = ("export", "train", "decode")
 BLANK, UNKNOWN, SPACE, SENTENCE_END = "<blank>", "<unk>", "<space>", "<sos/eos>"
 
@@ -60,6 +66,14 @@ class AsrRun:
     """GPUs for training and decoding."""
     seed: int = 0
     """Of ESPnet's random numbers."""
+
+    @cached_property
+    def built(self) -> tuple[str, str | None, int]:
+        """Kind and sha256 of the upstream's weights, and the width of its last layer; it is built once."""
+        upstream = load_upstream(self.upstream, ckpt=self.ckpt)
+        with torch.no_grad():
+            states = upstream([torch.zeros(16_000)])["hidden_states"]
+        return *weights_of(upstream), int(states[-1].shape[-1])
 
 
 def run(settings: AsrRun, stop_after: str = "decode", random_too: bool = True) -> Path:
@@ -187,7 +201,7 @@ def _train_config(settings: AsrRun) -> dict[str, Any]:
         "multilayer_feature": True,
     }
     if config.get("preencoder") == "linear":
-        config["preencoder_conf"] = {**config.get("preencoder_conf", {}), "input_size": _width(settings)}
+        config["preencoder_conf"] = {**config.get("preencoder_conf", {}), "input_size": settings.built[2]}
     if settings.lr is not None:
         config["optim_conf"] = {**config.get("optim_conf", {}), "lr": settings.lr}
     if settings.epochs is not None:
@@ -195,19 +209,9 @@ def _train_config(settings: AsrRun) -> dict[str, Any]:
     return config
 
 
-def _width(settings: AsrRun) -> int:
-    import torch
-
-    from sslbench.upstreams import load_upstream
-
-    with torch.no_grad():
-        states = load_upstream(settings.upstream, ckpt=settings.ckpt)([torch.zeros(16_000)])["hidden_states"]
-    return int(states[-1].shape[-1])
-
-
 def _stage(out: Path, stage: str, tool: str, words: list[Any], ours: bool = False) -> None:
     """Run one ESPnet program once; `DONE.<stage>` marks it complete. `ours`: it needs our encoders."""
-    mark, log = out / f"DONE.{stage}", out / f"{stage}.log"
+    mark, log, spent = out / f"DONE.{stage}", out / f"{stage}.log", out / f"spent.{stage}.json"
     if mark.is_file():
         print(f"{stage}: complete, skipped", file=sys.stderr)
         return
@@ -215,13 +219,37 @@ def _stage(out: Path, stage: str, tool: str, words: list[Any], ours: bool = Fals
     package = "espnet2.bin" if installed() and not ours else "sslbench.integrations.espnet"
     command = [sys.executable, "-m", f"{package}.{tool}", *map(str, words)]
     print(f"{stage}: {package}.{tool}, log in {log}", file=sys.stderr)
-    started = time.monotonic()
-    with log.open("w", encoding="utf-8") as stream:
-        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
+    # only a training goes on where it was
+    resumes = stage == "train" and (out / "model" / "checkpoint.pth").is_file() and spent.is_file()
+    status = _run(command, log, spent, io.read_json(spent)["wall_s"] if resumes else 0.0)
     if status:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
         raise SslbenchError(f"ESPnet's {stage} stopped with status {status}; {log} ends with:\n{tail}")
-    io.write_json(mark, {"wall_s": time.monotonic() - started})
+    io.write_json(mark, io.read_json(spent))
+
+
+def _run(command: list[str], log: Path, spent: Path, before_s: float) -> int:
+    """Run a program, adding to its log; `spent` says how long it took so far, with the runs before it."""
+    started = time.monotonic()
+
+    def account() -> None:
+        io.write_json(spent, {"wall_s": before_s + time.monotonic() - started})
+
+    with (
+        log.open("a", encoding="utf-8") as stream,
+        subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process,
+    ):
+        try:
+            while True:
+                try:
+                    return process.wait(ACCOUNT_S)
+                except subprocess.TimeoutExpired:
+                    account()
+        except BaseException:  # as subprocess.run
+            process.kill()
+            raise
+        finally:
+            account()
 
 
 def stage_seconds(out: Path | str) -> dict[str, float]:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from sslbench import io
 from sslbench.data.manifests import describe
 from sslbench.errors import SslbenchError
-from sslbench.finetune.experiment import weights_of
-from sslbench.upstreams import load_upstream
 
 if TYPE_CHECKING:
     from sslbench.integrations.espnet.asr import AsrRun
@@ -59,7 +57,7 @@ def claim(out: Path, settings: AsrRun, random_too: bool = True) -> None:
 
 def content(settings: AsrRun) -> dict[str, str]:
     """sha256 of what the settings name; for an upstream without a weights file, `random` or `none`."""
-    kind, weights = weights_of(load_upstream(settings.upstream, ckpt=settings.ckpt))
+    kind, weights, _ = settings.built
     yamls = {"config": train_yaml(settings), "decode_config": decode_yaml(settings)}
     return {
         **{name: io.sha256_json(io.read_yaml(path)) for name, path in yamls.items()},

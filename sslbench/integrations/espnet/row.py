@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sslbench import registry
 from sslbench.data.manifests import describe, open_manifest, split_name
 from sslbench.errors import SslbenchError
 from sslbench.finetune.decode import meta_path
 from sslbench.finetune.evaluate import score_files
-from sslbench.finetune.experiment import weights_of
 from sslbench.finetune.rows import RowOptions
 from sslbench.finetune.scoring import Score
 from sslbench.finetune.transcripts import read_transcripts
@@ -19,7 +18,7 @@ from sslbench.integrations.espnet.asr import AsrRun, stage_seconds
 from sslbench.integrations.espnet.claim import decode_yaml
 from sslbench.integrations.espnet.export import CUTS
 from sslbench.io import read_jsonl, read_yaml, sha256_json, write_json, write_jsonl
-from sslbench.upstreams import load_upstream
+from sslbench.tiers import Tier
 
 
 def write_row(
@@ -27,7 +26,7 @@ def write_row(
     hypotheses: Path,
     system: str,
     results: Path | str,
-    tier: Literal["smoke", "short", "full"],
+    tier: Tier,
 ) -> Score:
     """Score a finished run against its test manifest and save evaluation `asr_espnet`.
 
@@ -70,7 +69,7 @@ def by_cut(data: Path, hypotheses: Path) -> dict[str, str]:
 def _facts(settings: AsrRun, out: Path, heard_s: float, skipped: int) -> dict[str, Any]:
     """As `sslbench decode` writes them beside its hypotheses."""
     config, decoding = read_yaml(out / "train.yaml"), read_yaml(decode_yaml(settings))
-    kind, weights_sha256 = weights_of(load_upstream(settings.upstream, ckpt=settings.ckpt))
+    kind, weights_sha256, _ = settings.built
     train, test = describe(settings.train), describe(settings.test)
     lr = config.get("optim_conf", {}).get("lr")  # ESPnet's default where it is not stated
     seconds = stage_seconds(out)
