@@ -112,7 +112,7 @@ def _averaged(root: Path, late: checkpoint.Snapshot) -> tuple[Any, list[int]]:
 
 
 def _training_facts(exp: Path, config: PretrainConfig, snapshot: checkpoint.Snapshot) -> dict[str, Any]:
-    about = describe(config.train_manifest) if Path(config.train_manifest).is_file() else None
+    about = describe(config.train_manifest) if Path(config.train_manifest).exists() else None
     facts: dict[str, Any] = {
         "preset": config.upstream,
         "corpus": about.data.corpus if about else None,

@@ -100,7 +100,8 @@ def _steps(run: Path) -> tuple[int, int, str, float | None] | None:
         return None
     config: dict[str, Any] = read_yaml(run / "config.yaml")
     logged = [row for row in read_jsonl(run / LOG) if "step" in row]
-    done, total = int(logged[-1]["step"]) if logged else 0, int(config["max_steps"])
+    done = int(logged[-1]["step"]) if logged else 0
+    total = int(config["max_steps"] if "max_steps" in config else config["steps"])  # pretraining, fine-tuning
     speeds = [float(row["step_s"]) for row in logged if "step_s" in row]
     return done, total, "steps", (total - done) * speeds[-1] if speeds else None
 

@@ -18,6 +18,8 @@ from pretrain_toy import MODEL, config, curve, make_both, make_settings, weights
 from sslbench import provenance
 from sslbench.checkpoint import UpstreamCheckpoint
 from sslbench.cli import main
+from sslbench.data.manifests import describe
+from sslbench.data.shar import write_shar
 from sslbench.errors import SslbenchError
 from sslbench.io import read_json, read_jsonl
 from sslbench.pretrain import summary
@@ -359,3 +361,13 @@ def test_the_log_survives_json_readers(settings: dict[str, Any]) -> None:
     run(config(settings, max_steps=2))
     for line in (Path(settings["exp_dir"]) / "log.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_the_card_of_a_run_on_a_shar_folder_names_its_data(settings: dict[str, Any], tmp_path: Path) -> None:
+    shar = tmp_path / "shar" / "train"
+    write_shar(settings["train_manifest"], shar)
+    run(config(settings, train_manifest=str(shar), max_steps=2))
+    card = summary.export(Path(settings["exp_dir"]), tmp_path / "out").card
+    about = describe(settings["train_manifest"])
+    assert (card["train_hours"], card["data_sha256"]) == (about.data.hours, about.sha256)
+    assert card["corpus"]

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import fake_benchmark as fake
 import pytest
+import yaml
 
+from sslbench import config as configs
 from sslbench.cli import main
+from sslbench.finetune.config import FinetuneConfig
 from sslbench.report import store
 from sslbench.report.dashboard import SILENT_S, dashboard
 
@@ -48,6 +51,17 @@ def test_done_running_and_stopped_are_told_apart(tmp_path: Path) -> None:
         "busy  done pr | running pretrain 600/800 steps, left 1:40; sid 3/4 grid points",
         "dead  stopped pretrain 200/800 steps",
         "old   done asr",
+    ]
+
+
+def test_a_fine_tuning_is_counted_by_its_own_setting(tmp_path: Path) -> None:
+    for rate, step in ((0.01, 20), (0.001, 5)):
+        run = tmp_path / "mine" / "asr" / f"lr-{rate:g}"
+        training(run, step, age_s=1)
+        settings = FinetuneConfig(exp_dir=str(run), lr=rate, steps=40)
+        write(run / "config.yaml", yaml.safe_dump(configs.to_dict(settings)), 1)
+    assert dashboard([], [tmp_path], NOW) == [
+        "mine  running lr-0.001 5/40 steps, left 0:18; lr-0.01 20/40 steps, left 0:10"
     ]
 
 
