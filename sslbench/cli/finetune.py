@@ -45,6 +45,14 @@ def main(argv: list[str]) -> None:
     options = row_options(args.system, args.results, args.tier, args.evaluation, config.upstream)
     if options is not None and not args.test_manifest:
         raise SslbenchError("finetune: a row needs --test_manifest")
+    if args.test_manifest and config.dev_manifest:
+        from sslbench.data.manifests import describe
+
+        if describe(args.test_manifest).sha256 == describe(config.dev_manifest).sha256:
+            raise SslbenchError(
+                f"finetune: --test_manifest {args.test_manifest} holds the data of --dev_manifest, on which "
+                "the best step is chosen: test on other data ('decode' and 'score' take any)"
+            )
 
     from sslbench.finetune.search import finetune
     from sslbench.train.dist import launched_as

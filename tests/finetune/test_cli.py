@@ -13,7 +13,7 @@ from sslbench.finetune.config import FinetuneConfig
 from sslbench.finetune.search import finetune
 from sslbench.io import read_json, read_jsonl, write_yaml
 
-from .conftest import write_split
+from .conftest import words, write_split
 
 
 @pytest.mark.parametrize("verb", ["finetune", "decode", "score"])
@@ -30,33 +30,36 @@ def test_finetune_decode_score(
     from sslbench import config as configs
 
     config = make_config(steps=2, eval_every_steps=2)
+    test = str(write_split(tmp_path, "test", words(4, seed=1)))
     values = {key: value for key, value in configs.to_dict(config).items() if key not in ("exp_dir", "lr")}
     write_yaml(tmp_path / "c.yaml", values)
     exp, out = str(tmp_path / "e"), str(tmp_path / "hyp.jsonl")
     row = ["--system", "tones", "--results", str(tmp_path / "r"), "--tier", "smoke"]
     command = ["finetune", "--config", str(tmp_path / "c.yaml"), "--exp_dir", exp, "--lr", "0.003"]
-    assert main([*command, "--test_manifest", config.dev_manifest, *row]) == 0
+    assert main([*command, "--test_manifest", test, *row]) == 0
     said = capsys.readouterr().out
     assert re.search(
         r"cost: 0\.\d+ M trainable parameters, \d\.\d+ s per step, peak memory \d+\.\d+ GiB", said
     )
     direct = read_json(tmp_path / "r" / "tones" / "asr.json")
-    assert main(["decode", exp, "--manifest", config.dev_manifest, "--out", out]) == 0
-    assert list(read_jsonl(out)) == list(read_jsonl(Path(exp) / "hyp" / "dev.jsonl"))
+    assert main(["decode", exp, "--manifest", test, "--out", out]) == 0
+    assert list(read_jsonl(out)) == list(read_jsonl(Path(exp) / "hyp" / "test.jsonl"))
     (tmp_path / "r" / "tones" / "asr.json").unlink()
-    assert main(["score", config.dev_manifest, out, *row]) == 0
+    assert main(["score", test, out, *row]) == 0
     again = read_json(tmp_path / "r" / "tones" / "asr.json")
     assert again["metrics"]["wer"] == direct["metrics"]["wer"]
     assert "lr: 0.003" in (Path(exp) / "config.yaml").read_text()
     assert (tmp_path / "hyp.errors.txt").is_file()
     # text files have no origin, so they are scored but make no row
     (tmp_path / "text").write_text("".join(f"{r['id']} {r['text']}\n" for r in read_jsonl(out)))
-    assert main(["score", config.dev_manifest, str(tmp_path / "text")]) == 0
+    assert main(["score", test, str(tmp_path / "text")]) == 0
     capsys.readouterr()
-    assert main(["score", config.dev_manifest, str(tmp_path / "text"), *row]) == 2
+    assert main(["score", test, str(tmp_path / "text"), *row]) == 2
     assert "transcribe with 'sslbench decode'" in capsys.readouterr().err
     assert main([*command, *row]) == 2
     assert "needs --test_manifest" in capsys.readouterr().err
+    assert main([*command, "--test_manifest", config.dev_manifest, *row]) == 2
+    assert "holds the data of --dev_manifest" in capsys.readouterr().err
 
 
 def test_a_row_is_of_what_was_transcribed(
