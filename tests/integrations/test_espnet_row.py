@@ -73,6 +73,19 @@ def test_a_folder_holds_one_content(settings: AsrRun, tmp_path: Path) -> None:
         claim(out, settings)
 
 
+@pytest.mark.parametrize("ngpu", [0, 1, 4])
+def test_several_gpus_have_a_process_each(settings: AsrRun, tmp_path: Path, ngpu: int) -> None:
+    """As ESPnet's own parser understands the words."""
+    pytest.importorskip("espnet2")
+    from espnet2.bin.asr_train import get_parser
+    from espnet2.train.distributed_utils import resolve_distributed_mode
+
+    words = [str(word) for word in asr._train_words(tmp_path, replace(settings, ngpu=ngpu))]
+    args = get_parser().parse_args(words)
+    resolve_distributed_mode(args)
+    assert (args.distributed, args.multiprocessing_distributed) == (ngpu > 1, ngpu > 1)
+
+
 def test_random_weights_are_refused_where_a_row_would_be_official(settings: AsrRun, tmp_path: Path) -> None:
     words = [
         "espnet",

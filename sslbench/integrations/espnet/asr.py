@@ -160,6 +160,8 @@ def _collect_words(out: Path, settings: AsrRun) -> list[Any]:
 
 def _train_words(out: Path, settings: AsrRun) -> list[Any]:
     words = [*_common_words(out, settings), "--resume", "true"]
+    if settings.ngpu > 1:  # a process per GPU; without it ESPnet uses DataParallel
+        words += ["--multiprocessing_distributed", "true"]
     for split in ("train", "valid"):
         for shape in ("speech_shape", "text_shape"):
             words += [f"--{split}_shape_file", out / "stats" / split / shape]
