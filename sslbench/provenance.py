@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 PACKAGES = ("sslbench", "torch", "torchaudio", "lhotse", "numpy", "s3prl", "espnet", "k2", "transformers")
+NOT_CODE = ":(top,exclude,glob)egs/**/RESULTS.md"
 
 
 class Provenance(BaseModel):
@@ -77,7 +78,10 @@ def _program() -> str:
 
 
 def _git_state() -> tuple[str, bool]:
-    """Commit and dirty flag of the package's own checkout, whatever the working directory is."""
+    """Commit and dirty flag of the package's own checkout, whatever the working directory is.
+
+    A recipe's RESULTS.md does not count: reports write it, and no result depends on it.
+    """
 
     def git(*words: str) -> str:
         here = Path(__file__).resolve().parent
@@ -88,7 +92,8 @@ def _git_state() -> tuple[str, bool]:
     try:
         # an installed copy inside somebody else's repository is not ours to describe
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", NOT_CODE)
+        return git("rev-parse", "HEAD"), bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return "installed", False
 

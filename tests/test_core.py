@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import subprocess
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslbench import config, registry
+from sslbench import config, provenance, registry
 from sslbench.checkpoint import UpstreamCheckpoint, load_strict
 from sslbench.cli import VERBS, main
 from sslbench.errors import CorruptFileError, SslbenchError
@@ -218,3 +219,21 @@ def test_wrong_input_is_one_line(
     said = [line for line in capsys.readouterr().err.splitlines() if "warning" not in line]
     assert len(said) == 1
     assert message in said[0]
+
+
+def test_a_report_leaves_the_code_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports write RESULTS.md, which is in the repository; rows made after one are of the same code."""
+    results = tmp_path / "egs" / "mini" / "ssl1" / "RESULTS.md"
+    package = tmp_path / "sslbench"
+    for path in (results, package / "provenance.py"):
+        path.parent.mkdir(parents=True)
+        path.write_text("first")
+    name = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*name, "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    results.write_text("second")
+    commit, dirty = provenance._git_state()
+    assert (len(commit), dirty) == (40, False)
+    (package / "provenance.py").write_text("second")
+    assert provenance._git_state() == (commit, True)
