@@ -18,7 +18,8 @@ def test_no_ratio_where_ours_makes_more_errors(monkeypatch: pytest.MonkeyPatch) 
     same = dict.fromkeys(
         ("espnet_train_s_per_h", "our_train_s_per_h", "train_ratio", "espnet_collect_stats_s"), 1.0
     )
-    same |= dict.fromkeys(("threads", "batch", "same_texts"), 9)
+    counts = ("threads", "batch", "same_texts", "espnet_batches_per_pass", "our_batches_per_pass")
+    same |= dict.fromkeys(counts, 9)
     speeds = {"espnet_audio_s_per_s": 2.0, "greedy_same_weights_audio_s_per_s": 84.0}
     facts = {
         **same, **speeds, "sslbench_decode_audio_s_per_s": 62.0, "decode_ratio_same_weights": 42.0,
