@@ -14,7 +14,7 @@ from sslbench.audio import SAMPLE_RATE_HZ
 from sslbench.probe.encoder import Encoder
 from sslbench.probe.plan import Plan
 from sslbench.probe.pooled import make_grid
-from sslbench.probe.store import Store, cache_bytes
+from sslbench.probe.store import Store, cache_bytes, is_kept
 from sslbench.probe.task import Example, ProbeTask, UntrainedTask
 from sslbench.progress import clock
 
@@ -56,7 +56,7 @@ def announce(
     """
     seconds = sum(example.cut.duration for example in plan.examples)
     disk = cache_bytes(plan.examples, encoder, task.pooled, settings.cache_precision)
-    live = not task.pooled and disk > settings.cache_gb * 1e9
+    live = not is_kept(task.pooled, disk, settings.cache_gb)
     held = "above --cache_gb, so computed for each batch" if live else "on disk"
     speed_x = _speed_x(encoder)
     heard_s = sum(_heard_s(task, plan, fold, len(v)) for fold, v in missing.items() if v) if live else seconds

@@ -44,13 +44,13 @@ class Unfinished:
 
     def values(self) -> list[float]:
         """The grid points whose training is in the file; none without a file of this key."""
-        return [point["value"] for point in self._stored().get("points", [])]
+        return _values(self._stored())
 
     def load(self, grid: Grid, points: Sequence[Point]) -> dict[str, Any] | None:
         """Put grid and points back. Returns the `progress` given to `save`; None without a file of them."""
-        if self.values() != [point.value for point in points]:
-            return None
         stored = self._stored()
+        if _values(stored) != [point.value for point in points]:
+            return None
         grid.restore(stored["grid"])
         for point, values in zip(points, stored["points"], strict=True):
             for name, value in values.items():
@@ -82,6 +82,10 @@ class Unfinished:
     def remove(self) -> None:
         """The training is done and its results are written."""
         self.path.unlink(missing_ok=True)
+
+
+def _values(stored: dict[str, Any]) -> list[float]:
+    return [point["value"] for point in stored.get("points", [])]
 
 
 def _plain(point: Point) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from sslbench.probe.resume import Unfinished
 from sslbench.probe.row import task_row
 from sslbench.probe.rundir import RunDir
 from sslbench.probe.score import score_run
-from sslbench.probe.store import CachedStore, LiveStore, Store, cache_bytes
+from sslbench.probe.store import CachedStore, LiveStore, Store, cache_bytes, is_kept
 from sslbench.probe.task import Example, ProbeTask, UntrainedTask
 from sslbench.probe.train import Fold, GridTrainer, Point
 from sslbench.report.schema import ResultRow
@@ -182,9 +182,8 @@ def _together(task: ProbeTask, grid: list[float], missing: list[float], begun: l
 
 
 def _kept(task: ProbeTask, examples: list[Example], encoder: Encoder, settings: ProbeSettings) -> bool:
-    """Whether features are kept on disk. Means always are: they are small, and every step reads them."""
     wanted = cache_bytes(examples, encoder, task.pooled, settings.cache_precision)
-    return task.pooled or wanted <= settings.cache_gb * 1e9
+    return is_kept(task.pooled, wanted, settings.cache_gb)
 
 
 def open_store(

@@ -212,6 +212,11 @@ def cache_bytes(examples: Sequence[Example], encoder: Encoder, pooled: bool, pre
     return (4 if pooled else DTYPES[precision].itemsize) * frames * encoder.layers * encoder.dim
 
 
+def is_kept(pooled: bool, size_bytes: int, cache_gb: float) -> bool:
+    """Whether features stay on disk. Means always do: they are small, and every step reads them."""
+    return pooled or size_bytes <= cache_gb * 1e9
+
+
 def _check_disk(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted + SPARE_BYTES > free:
